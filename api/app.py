@@ -1,0 +1,106 @@
+"""`create_app`: routes, error handler and lifespan, put together. Importing opens nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Litestar, MediaType, Request, Response
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from api.body import JSONRequest
+from api.edge import Edge, record_of
+from api.errors import (
+    ErrorBody,
+    Invalid,
+    Malformed,
+    MethodNotAllowed,
+    NotFound,
+    RagError,
+    TooLarge,
+    answer_for,
+)
+from api.routes import docs, health, query
+from api.service import Service
+from api.settings import Settings
+from api.streaming import failed
+
+# What the framework itself raises, before a handler of ours runs.
+_FRAMEWORK_ERRORS: dict[int, tuple[type[RagError], str]] = {
+    400: (Malformed, "the request is malformed"),
+    404: (NotFound, "no such route"),
+    405: (MethodNotAllowed, "this route does not have this method"),
+    413: (TooLarge, "the body is larger than API_BODY_LIMIT"),
+    422: (Invalid, "the request is invalid"),
+}
+
+
+def create_app(settings: Settings | None = None) -> Edge:
+    """Return the ASGI app; without settings they are read from the environment.
+
+    `app.service` is what the app holds open; two apps in one process share nothing.
+    """
+    settings = settings or Settings.from_env()
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with service.run():
+            yield
+
+    litestar = Litestar(
+        route_handlers=[query.router, health.router, docs.router],
+        lifespan=[lifespan],
+        state=State({"service": service}),
+        request_class=JSONRequest,
+        request_max_body_size=settings.api.body_limit,
+        exception_handlers={Exception: _answer_error},
+        cors_config=_cors(settings.api.cors_origins),
+        openapi_config=_openapi(settings.auth.enabled),
+        logging_config=None,
+        debug=False,
+    )
+    return Edge(litestar, service)
+
+
+def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
+    record = record_of(request.scope)
+    if isinstance(error, HTTPException) and error.status_code in _FRAMEWORK_ERRORS:
+        cls, message = _FRAMEWORK_ERRORS[error.status_code]
+        error = cls(message)
+    failed(record, error)
+    headers: dict[str, str] = {}
+    if isinstance(error, RagError) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    body = ErrorBody.of(error, record.request_id)
+    return Response(body, status_code=answer_for(error).status, headers=headers)
+
+
+def _cors(origins: str) -> CORSConfig | None:
+    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    if not allowed:
+        return None
+    return CORSConfig(
+        allow_origins=allowed,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Content-Type", "X-API-Key", "X-Request-ID", "Authorization"],
+        expose_headers=["X-Request-ID", "Retry-After"],
+    )
+
+
+def _openapi(auth_enabled: bool) -> OpenAPIConfig:
+    key = SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header")
+    return OpenAPIConfig(
+        title="ragrelay",
+        version=version("ragrelay"),
+        description="Answers from your documents, through the engine of your choice.",
+        components=Components(security_schemes={"key": key}),
+        security=[{"key": []}] if auth_enabled else None,
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path="/", media_type=MediaType.JSON)],
+    )

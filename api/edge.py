@@ -1,0 +1,76 @@
+"""The outermost ring of the app: request id, record, access log, count.
+
+It wraps the framework, so that 404, 405 and what fails before routing is seen too, and it ends
+when the last byte is sent, so that the outcome of a stream is known.
+"""
+
+import re
+import time
+import uuid
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.logs import logger
+from api.service import Service
+from api.telemetry import Record
+
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_QUIET = {"/health", "/health/ready", "/metrics"}
+
+
+def record_of(scope: Any) -> Record:
+    record: Record = scope["state"]["record"]
+    return record
+
+
+class Edge:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        record = Record(request_id=_request_id(scope["headers"]), started=time.monotonic())
+        scope["state"] = {**scope.get("state", {}), "record": record}
+        request_id = (b"x-request-id", record.request_id.encode())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), request_id]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            self._end(scope, record)
+
+    def _end(self, scope: Any, record: Record) -> None:
+        record.endpoint = scope.get("path_template") or "unmatched"
+        self.service.metrics.observe(scope["method"], record)
+        level = 10 if record.endpoint in _QUIET else 20
+        facts = {
+            "request_id": record.request_id,
+            "method": scope["method"],
+            "endpoint": record.endpoint,
+            "status": record.status,
+            "outcome": record.outcome or "ok",
+            "ms": round(record.elapsed_ms(), 1),
+        }
+        if record.error:
+            facts["error"] = record.error
+        if record.stages_ms:
+            facts["stages_ms"] = {name: round(ms, 1) for name, ms in record.stages_ms.items()}
+        logger.log(level, "request", extra={"facts": facts})
+
+
+def _request_id(headers: Any) -> str:
+    """Take the client's id over if it is harmless, else make one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
+            return str(value.decode())
+    return uuid.uuid4().hex

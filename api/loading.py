@@ -1,0 +1,136 @@
+"""The retriever, loaded in the background and kept at the newest generation of the index.
+
+The port is open long before a model is loaded; until then questions are answered with 503.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from api.errors import Loading, NoIndex
+from api.logs import logger
+from api.machine import available_cores, model_threads
+from api.schemas import Check
+from api.setting_groups import RetrievalSettings
+from api.telemetry import Metrics
+from retrieval.embedding import Embedder, load_embedder
+from retrieval.index import Index, current_generation, open_index
+from retrieval.retriever import Retriever
+from retrieval.types import RetrievalError
+
+POLL_S = 1.0
+WARM_UP = "What is this about?"
+
+
+class Loader:
+    """Loads the embedding model once and opens every new generation that the pointer names."""
+
+    def __init__(self, settings: RetrievalSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._index_dir = Path(settings.index_dir)
+        self._embedder: Embedder | None = None
+        self._retriever: Retriever | None = None
+        self._model_error: str | None = None
+        self._index_error: str | None = None
+        self._refused_generation: str | None = None
+        self.settled = asyncio.Event()
+        """Set once the first attempt to load has ended, well or not."""
+
+    def retriever(self) -> Retriever:
+        """Return the retriever. Raises Loading, or NoIndex with the command that builds one."""
+        if self._retriever is not None:
+            return self._retriever
+        if self._model_error is not None:
+            raise Loading(f"the embedding model cannot be loaded: {self._model_error}")
+        if self._index_error is not None:
+            raise NoIndex(self._index_error)
+        raise Loading("models and index are loading")
+
+    @property
+    def index(self) -> Index | None:
+        return self._retriever.index if self._retriever else None
+
+    def checks(self) -> dict[str, Check]:
+        """State of `models` and `index`."""
+        models = Check("ok") if self._embedder else Check("down", detail=self._model_error)
+        index = Check("ok") if self._retriever else Check("down", detail=self._index_error)
+        return {"models": models, "index": index}
+
+    async def run(self) -> None:
+        """Load, then follow the pointer until cancelled."""
+        try:
+            self._embedder = await asyncio.to_thread(self._load_model)
+        except (RetrievalError, OSError, ValueError) as exc:
+            self._model_error = str(exc)
+            self.settled.set()
+            logger.error("model not loaded", extra={"facts": {"reason": str(exc)}})
+            return
+        await self._embedder.embed(WARM_UP)
+        while True:
+            await self._follow(self._embedder)
+            self.settled.set()
+            await asyncio.sleep(POLL_S)
+
+    def close(self) -> None:
+        if self._retriever is not None:
+            self._retriever.index.close()
+        if self._embedder is not None:
+            self._embedder.close()
+
+    def _load_model(self) -> Embedder:
+        return load_embedder(
+            self._settings.embedding_model,
+            revision=self._settings.embedding_revision or None,
+            device=self._settings.device,
+            threads=model_threads(available_cores()),
+        )
+
+    async def _follow(self, embedder: Embedder) -> None:
+        """Open the generation that the pointer names, if it is not the one in use."""
+        pointed: str | None = None
+        try:
+            pointed = await asyncio.to_thread(current_generation, self._index_dir)
+            if pointed is not None and pointed in (self._generation(), self._refused_generation):
+                self._note_age()
+                return
+            index = await asyncio.to_thread(open_index, self._index_dir)
+            index.require(embedder)
+        except (RetrievalError, OSError) as exc:
+            self._refuse(str(exc), pointed)
+            return
+        await self._swap(embedder, index)
+
+    def _generation(self) -> str | None:
+        return self.index.generation if self.index else None
+
+    def _refuse(self, reason: str, generation: str | None) -> None:
+        """Keep what serves; say why the pointed one does not, once."""
+        self._refused_generation = generation
+        if reason != self._index_error:
+            self._index_error = reason
+            logger.error("index not opened", extra={"facts": {"reason": reason}})
+
+    async def _swap(self, embedder: Embedder, index: Index) -> None:
+        retriever = Retriever(
+            embedder,
+            index,
+            fusion=self._settings.fusion,
+            sparse_weight=self._settings.sparse_weight,
+            min_similarity=self._settings.min_similarity,
+        )
+        await retriever.retrieve(WARM_UP, 3)
+        # The old generation is freed when the last answer that reads it lets go.
+        self._retriever, self._index_error = retriever, None
+        passages = index.manifest.counts.passages
+        self._metrics.index_passages.set(passages)
+        self._note_age()
+        facts = {"generation": index.generation, "passages": passages}
+        logger.info("index opened", extra={"facts": facts})
+
+    def _note_age(self) -> None:
+        if self.index is not None:
+            created = datetime.fromisoformat(self.index.manifest.created_at)
+            age_s = time.time() - created.replace(tzinfo=created.tzinfo or UTC).timestamp()
+            self._metrics.index_age.set(age_s)

@@ -1,0 +1,39 @@
+"""One JSON object a line on stderr. No text of users, documents or models goes in."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+
+logger = logging.getLogger("ragrelay")
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+class JSONFormatter(logging.Formatter):
+    """`logger.info("event", extra={"facts": {…}})` becomes {time, level, event, …facts}."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = self.formatException(record.exc_info)
+        # ASCII: a control or bidi character in a path must not reach a terminal raw.
+        return _encoder.encode(line).decode().encode("ascii", "backslashreplace").decode()
+
+
+def configure(level: str) -> None:
+    """Send our lines, and warnings of libraries, to stderr as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logger.setLevel(level.upper())
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to debug
+    if level == "debug":
+        logging.getLogger().setLevel(logging.INFO)

@@ -1,0 +1,96 @@
+"""GET /health and its details, and /metrics."""
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Response, Router, get
+from litestar.datastructures import State
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from api.embedded import ChildState
+from api.routes.query import require_key
+from api.schemas import Check, Health
+from api.service import Service
+
+
+class Alive(msgspec.Struct, frozen=True):
+    status: str = "ok"
+
+
+class IndexStats(msgspec.Struct, frozen=True):
+    generation: str
+    created_at: str
+    documents: int
+    passages: int
+    embedding_model: str
+
+
+class EngineStats(msgspec.Struct, frozen=True):
+    name: str
+    model: str
+    check: Check
+
+
+class Stats(msgspec.Struct, frozen=True):
+    status: str
+    uptime_s: float
+    checks: dict[str, Check]
+    index: IndexStats | None
+    engines: list[EngineStats]
+    children: list[ChildState]
+    """The processes of the embedded default; empty elsewhere."""
+
+
+@get("/health", summary="Is the process alive?")
+async def get_health() -> Alive:
+    return Alive()
+
+
+@get("/health/ready", summary="Can this instance answer? Local parts decide", responses=None)
+async def get_ready(state: State) -> Response[Health]:
+    health = await state.service.health()
+    ready = health.status == "ok"
+    headers = {} if ready else {"Retry-After": "2"}
+    return Response(health, status_code=200 if ready else 503, headers=headers)
+
+
+@get("/health/stats", guards=[require_key], summary="What this instance knows of itself")
+async def get_stats(state: State) -> Stats:
+    service: Service = state.service
+    health = await service.health()
+    engine = service.engine
+    return Stats(
+        status=health.status,
+        uptime_s=round(time.monotonic() - service.started, 1),
+        checks=health.checks,
+        index=_index_stats(service),
+        engines=[EngineStats(engine.name, engine.model, health.checks["engine"])] if engine else [],
+        children=service.embedded.states() if service.embedded else [],
+    )
+
+
+def _index_stats(service: Service) -> IndexStats | None:
+    index = service.loader.index
+    if index is None:
+        return None
+    manifest = index.manifest
+    return IndexStats(
+        generation=index.generation,
+        created_at=manifest.created_at,
+        documents=manifest.counts.documents,
+        passages=manifest.counts.passages,
+        embedding_model=manifest.embedding.model_id,
+    )
+
+
+@get("/metrics", summary="Prometheus metrics", media_type="text/plain")
+async def get_metrics(state: State) -> Response[Any]:
+    registry = state.service.metrics.registry
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+router = Router(
+    path="/", route_handlers=[get_health, get_ready, get_stats, get_metrics], tags=["operations"]
+)

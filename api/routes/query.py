@@ -1,0 +1,122 @@
+"""POST /query, /query/stream, /search: decode, call, return."""
+
+from typing import Any
+
+import msgspec
+from litestar import Router, post
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import JSONBody
+from litestar.types import ASGIApp
+
+from api.answer import answer, retrieve, scores_out
+from api.body import JSONRequest
+from api.edge import record_of
+from api.errors import ErrorBody
+from api.schemas import (
+    Event,
+    QueryRequest,
+    QueryResponse,
+    SearchHit,
+    SearchRequest,
+    SearchResponse,
+)
+from api.service import Service
+from api.streaming import PlainAnswer, StreamedAnswer
+from retrieval.types import Hit
+
+ERROR_RESPONSES = {
+    status: ResponseSpec(ErrorBody, generate_examples=False, description=text)
+    for status, text in {
+        400: "The body is not JSON",
+        401: "Invalid or missing API key",
+        413: "The body is too large",
+        415: "The body is not declared as JSON",
+        422: "A field is missing, unknown or out of its bound",
+        429: "The engine is overloaded; see Retry-After",
+        502: "The engine failed",
+        503: "Loading, no index, or no engine; see Retry-After",
+        504: "The answer took too long",
+    }.items()
+}
+
+
+def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: admit the caller, or raise Unauthorized."""
+    service: Service = connection.app.state.service
+    record = record_of(connection.scope)
+    record.endpoint = connection.scope["path_template"]
+    before = record.elapsed_ms()
+    service.door.admit(connection.headers)
+    record.stages_ms = {"auth": record.elapsed_ms() - before}
+
+
+@post(
+    "/query",
+    status_code=200,
+    summary="Answer a question from the documents",
+    responses={200: ResponseSpec(QueryResponse, generate_examples=False), **ERROR_RESPONSES},
+)
+async def post_query(request: JSONRequest, state: State, data: JSONBody[QueryRequest]) -> ASGIApp:
+    record = record_of(request.scope)
+    return PlainAnswer(answer(data, state.service.stages(), record), record)  # type: ignore[return-value]
+
+
+@post(
+    "/query/stream",
+    status_code=200,
+    summary="The same as server-sent events: sources, token, done or error",
+    responses={
+        200: ResponseSpec(
+            Event,  # type: ignore[arg-type]
+            generate_examples=False,
+            media_type="text/event-stream",
+        ),
+        **ERROR_RESPONSES,
+    },
+)
+async def post_query_stream(
+    request: JSONRequest, state: State, data: JSONBody[QueryRequest]
+) -> ASGIApp:
+    service: Service = state.service
+    record = record_of(request.scope)
+    events = answer(data, service.stages(), record)
+    commit_s = service.settings.engine.commit_seconds
+    return StreamedAnswer(events, record, commit_s=commit_s)  # type: ignore[return-value]
+
+
+@post(
+    "/search",
+    status_code=200,
+    summary="Find passages without asking the engine",
+    responses=ERROR_RESPONSES,
+)
+async def post_search(
+    request: JSONRequest, state: State, data: JSONBody[SearchRequest]
+) -> SearchResponse:
+    record = record_of(request.scope)
+    service: Service = state.service
+    retrieval = await retrieve(service.loader.retriever(), data.query, data.top_k, record)
+    record.stages_ms["total"] = record.elapsed_ms()
+    service.metrics.observe_stages(retrieval.latency_ms)
+    return SearchResponse(
+        hits=[_hit_out(hit) for hit in retrieval.hits],
+        latency_ms={stage: round(ms, 2) for stage, ms in record.stages_ms.items()},
+        request_id=record.request_id,
+        index_generation=retrieval.generation,
+    )
+
+
+def _hit_out(hit: Hit) -> SearchHit:
+    passage = msgspec.structs.asdict(hit.passage)
+    return SearchHit(rank=hit.rank, scores=scores_out(hit), **passage)
+
+
+router = Router(
+    path="/",
+    route_handlers=[post_query, post_query_stream, post_search],
+    guards=[require_key],
+    tags=["answers"],
+)

@@ -1,0 +1,165 @@
+"""Wire structs: what comes in, what goes out, and the events of one answer.
+
+An answer is the event sequence Sources, Token…, Done. `/query` returns it collected,
+`/query/stream` returns it as server-sent events; nothing else knows how to answer.
+"""
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+# Everything below space but tab and newlines, DEL and the C1 block: no question needs them,
+# and terminals, logs and tokenizers treat them specially.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def _checked(text: str, *, at_least: int = 1) -> None:
+    """Raise ValueError for text that is blank or holds control characters."""
+    if len(text.strip()) < at_least:
+        raise ValueError(f"Expected `str` of at least {at_least} characters that are not blank")
+    if _CONTROL.search(text):
+        raise ValueError("Expected `str` without control characters")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of request bodies: unknown fields are refused, not ignored."""
+
+
+class Message(Request, frozen=True, kw_only=True):
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Meta(min_length=1, max_length=8000)]
+
+    def __post_init__(self) -> None:
+        _checked(self.content)
+
+
+class QueryRequest(Request, frozen=True, kw_only=True):
+    query: Annotated[
+        str,
+        Meta(
+            min_length=3,
+            max_length=512,
+            description="The question",
+            examples=["How do I swap the engine for vLLM?"],
+        ),
+    ]
+    top_k: Annotated[int, Meta(ge=1, le=20, description="Passages to answer from")] = 3
+    max_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
+    history: Annotated[list[Message], Meta(max_length=20)] = []
+    """Earlier turns, oldest first."""
+
+    def __post_init__(self) -> None:
+        _checked(self.query, at_least=3)
+
+
+class SearchRequest(Request, frozen=True, kw_only=True):
+    query: Annotated[
+        str, Meta(min_length=3, max_length=512, examples=["server-sent events heartbeat"])
+    ]
+    top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+
+    def __post_init__(self) -> None:
+        _checked(self.query, at_least=3)
+
+
+class ScoresOut(msgspec.Struct, frozen=True):
+    """dense: cosine; sparse: BM25; fused: what ranks. null where a stage did not score."""
+
+    dense: float | None
+    sparse: float | None
+    fused: float
+    rerank: float | None = None
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage the answer was written from; `n` is its number in the prompt, from 1."""
+
+    n: int
+    doc_id: str
+    passage_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    """Character offsets of `text` in its document."""
+    scores: ScoresOut
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool = False
+    """True when the engine reported none and we counted ourselves."""
+
+
+class Sources(msgspec.Struct, frozen=True):
+    event: ClassVar[bytes] = b"sources"
+    sources: list[Source]
+
+
+class Token(msgspec.Struct, frozen=True):
+    event: ClassVar[bytes] = b"token"
+    token: str
+
+
+class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known once the answer is whole; the same in `/query` and in `done`."""
+
+    finish_reason: str
+    """stop, length, or no_passages (nothing matched, the engine was not asked)."""
+    usage: Usage
+    latency_ms: dict[str, float]
+    degraded: list[str]
+    request_id: str
+    engine: str
+    model: str
+    index_generation: str
+
+
+class Done(AnswerFacts, frozen=True, kw_only=True):
+    event: ClassVar[bytes] = b"done"
+
+
+Event = Sources | Token | Done
+
+Status = Literal["ok", "loading", "unavailable", "draining"]
+
+
+class QueryResponse(AnswerFacts, frozen=True, kw_only=True):
+    answer: str
+    sources: list[Source]
+
+
+class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
+    rank: int
+    scores: ScoresOut
+    doc_id: str
+    passage_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: dict[str, object]
+
+
+class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
+    hits: list[SearchHit]
+    latency_ms: dict[str, float]
+    request_id: str
+    index_generation: str
+
+
+class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+    """State of one part; `ms` is how long asking it took."""
+
+    status: Literal["ok", "down", "off"]
+    ms: float | None = None
+    detail: str | None = None
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: Status
+    checks: dict[str, Check]

@@ -1,0 +1,71 @@
+"""uvicorn, one worker, on a socket that was bound before anything else started.
+
+One worker a process: models and index are loaded once, gauges stay true; scale by replicas.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from api.edge import Edge
+from api.setting_groups import ApiSettings
+from api.settings import SettingsError
+
+
+def bind(api: ApiSettings) -> socket.socket:
+    """Return a listening socket. Raises SettingsError naming port and variable."""
+    family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((api.host, api.port))
+    except OSError as exc:
+        listener.close()
+        raise SettingsError(
+            f"API_PORT: cannot listen on {api.host}:{api.port} ({exc.strerror}); "
+            "set API_PORT to a free port"
+        ) from exc
+    return listener
+
+
+class Server(uvicorn.Server):
+    """A signal makes the app unready and then stops it; a second one stops it at once.
+
+    uvicorn would raise the signal once more when all is closed; a clean stop exits 0.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Edge) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._app.service.draining = True
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+async def serve(app: Edge, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until a signal comes; call `on_ready` once the first question can be answered."""
+    api = app.service.settings.api
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=max(1, round(api.drain_seconds)),
+    )
+    announcer = asyncio.create_task(_announce(app, on_ready))
+    try:
+        await Server(config, app).serve(sockets=[listener])
+    finally:
+        announcer.cancel()
+
+
+async def _announce(app: Edge, on_ready: Callable[[], None]) -> None:
+    await app.service.loader.settled.wait()
+    on_ready()

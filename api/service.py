@@ -1,0 +1,167 @@
+"""Everything one app holds open: engine, stores, retriever. Opened and closed as a whole."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from api.admission import Door
+from api.answer import Stages
+from api.embedded import Embedded, run_embedded
+from api.errors import ShuttingDown
+from api.generation import Engine, Limits
+from api.loading import Loader
+from api.prompt import PromptBuilder
+from api.schemas import Check, Health, Status
+from api.settings import Settings
+from api.telemetry import Metrics
+
+REDIS_TIMEOUT_S = 0.1
+CHECK_INTERVAL_S = 5.0
+LOCAL_CHECKS = ("models", "index")
+"""What decides readiness: a replica whose engine is down still serves search and says why."""
+
+
+class Service:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.door = Door(settings.auth)
+        self.loader = Loader(settings.retrieval, self.metrics)
+        self.prompts = PromptBuilder.from_file(settings.pipeline.prompt_file)
+        self.started = time.monotonic()
+        self.draining = False
+        self.embedded: Embedded | None = None
+        self.engine: Engine | None = None
+        self._stores: dict[str, redis.Redis] = {}
+        self._checks: dict[str, Check] = {}
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Open everything without waiting for models or engine; close it in reverse order."""
+        async with AsyncExitStack() as stack:
+            settings = self.settings
+            if settings.engine.kind == "embedded":
+                index_dir = Path(settings.retrieval.index_dir)
+                self.embedded = await stack.enter_async_context(run_embedded(index_dir))
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=False
+            )
+            await stack.enter_async_context(session)
+            self.engine = self._open_engine(session)
+            for role, url in self._store_urls().items():
+                store = redis.Redis.from_url(
+                    url,
+                    socket_timeout=REDIS_TIMEOUT_S,
+                    socket_connect_timeout=REDIS_TIMEOUT_S,
+                )
+                stack.push_async_callback(store.aclose)
+                self._stores[role] = store
+            stack.callback(self.loader.close)
+            background = [
+                asyncio.create_task(coroutine)
+                for coroutine in (
+                    self.loader.run(),
+                    self.metrics.watch_loop_lag(),
+                    self._watch_neighbours(),
+                )
+            ]
+            try:
+                yield
+            finally:
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
+
+    def stages(self) -> Stages:
+        """Return what an answer is made with. Raises ShuttingDown, Loading or NoIndex."""
+        if self.draining or self.engine is None:
+            raise ShuttingDown("this instance is shutting down")
+        pipeline = self.settings.pipeline
+        return Stages(
+            retriever=self.loader.retriever(),
+            engine=self.engine,
+            prompts=self.prompts,
+            metrics=self.metrics,
+            context_tokens=pipeline.context_tokens,
+            max_tokens=pipeline.max_new_tokens,
+            temperature=pipeline.temperature,
+            deadline_s=self.settings.api.deadline_seconds,
+        )
+
+    async def health(self) -> Health:
+        """Ask every part now; `status` follows from the local ones alone."""
+        neighbours = await self._ask_neighbours()
+        checks = {**self.loader.checks(), **neighbours}
+        return Health(self._status(checks), checks)
+
+    def last_health(self) -> Health:
+        """Return the state as of the last background check, without asking anyone."""
+        checks = {**self.loader.checks(), **self._checks}
+        return Health(self._status(checks), checks)
+
+    def _status(self, checks: dict[str, Check]) -> Status:
+        if self.draining:
+            return "draining"
+        local = [checks[name] for name in LOCAL_CHECKS]
+        if all(check.status == "ok" for check in local):
+            return "ok"
+        return "unavailable" if any(check.detail for check in local) else "loading"
+
+    def _open_engine(self, session: aiohttp.ClientSession) -> Engine:
+        settings, embedded = self.settings.engine, self.embedded
+        return Engine(
+            session,
+            name=settings.kind,
+            model=embedded.model if embedded else self.settings.pipeline.model_name,
+            url=embedded.engine_url if embedded else self.settings.engine_url,
+            api_key=embedded.engine_key if embedded else settings.api_key,
+            limits=Limits(
+                connect_s=settings.connect_seconds,
+                first_token_s=settings.first_token_seconds,
+                token_s=settings.token_seconds,
+            ),
+        )
+
+    def _store_urls(self) -> dict[str, str]:
+        if self.embedded:
+            return {"cache": self.embedded.cache_url, "ledger": self.embedded.ledger_url}
+        return {
+            "cache": self.settings.cache.redis_url,
+            "ledger": self.settings.ledger.redis_url,
+        }
+
+    async def _ask_neighbours(self) -> dict[str, Check]:
+        """Check engine and stores side by side, note the gauges, and return the checks."""
+        if self.engine is None:
+            return {}
+        names = ["engine", *(f"redis_{role}" for role in self._stores)]
+        asked: list[Awaitable[Check]] = [
+            self.engine.check(),
+            *(_ping(store) for store in self._stores.values()),
+        ]
+        checks = dict(zip(names, await asyncio.gather(*asked), strict=True))
+        self.metrics.engine_up.labels(self.engine.name).set(checks["engine"].status == "ok")
+        for role in self._stores:
+            self.metrics.redis_up.labels(role).set(checks[f"redis_{role}"].status == "ok")
+        self._checks = checks
+        return checks
+
+    async def _watch_neighbours(self) -> None:
+        """Keep the gauges of engine and stores true between health requests."""
+        while True:
+            await self._ask_neighbours()
+            await asyncio.sleep(CHECK_INTERVAL_S)
+
+
+async def _ping(store: redis.Redis) -> Check:
+    started = time.monotonic()
+    with suppress(RedisError, OSError, TimeoutError):
+        await store.ping()
+        return Check("ok", round((time.monotonic() - started) * 1000, 1))
+    return Check("down")

@@ -1,0 +1,227 @@
+"""The two ways an answer leaves: as one JSON body or as server-sent events.
+
+Both are ASGI responses that own the answer's generator: it runs in one task, is closed on every
+way out, and is stopped within a second when the client leaves, also before the first byte
+(Litestar runs a handler to its end then, and leaves a generator open when `send` fails).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from api import sse
+from api.errors import ErrorBody, RagError, answer_for
+from api.logs import logger
+from api.schemas import Done, Event, QueryResponse, Source, Sources, Token
+from api.telemetry import Record
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+HEARTBEAT_S = 15.0
+CLOSE_S = 5.0
+"""How long an answer may take to give back what it holds, once stopped."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the answer ended."""
+
+
+def failed(record: Record, error: BaseException) -> None:
+    """Note on the record how the answer failed; a bug of ours is logged with its traceback."""
+    row = answer_for(error)
+    record.outcome, record.error = row.outcome, row.code
+    if not isinstance(error, RagError):
+        logger.error("bug", exc_info=error, extra={"facts": {"request_id": record.request_id}})
+
+
+async def send_json(
+    send: Send, record: Record, status: int, body: object, *headers: tuple[bytes, bytes]
+) -> None:
+    record.status = status
+    data = _encoder.encode(body)
+    sized = (b"content-length", b"%d" % len(data))
+    start = [(b"content-type", b"application/json"), sized, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": data})
+
+
+async def send_error(send: Send, record: Record, error: BaseException) -> None:
+    """Answer with the error's status and body."""
+    failed(record, error)
+    headers = []
+    if isinstance(error, RagError) and error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    body = ErrorBody.of(error, record.request_id)
+    await send_json(send, record, answer_for(error).status, body, *headers)
+
+
+async def while_connected(work: Awaitable[None], receive: Receive) -> None:
+    """Run `work` to its end, or stop it and raise ClientGone when the client leaves.
+
+    If we ourselves are cancelled (the server gives up), the work is stopped all the same.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.shield(asyncio.wait({task}, timeout=CLOSE_S))
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: a failure after the client left has no one to be told
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
+    """Run an answer to its end and return it whole."""
+    sources: list[Source] = []
+    tokens: list[str] = []
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case Token(token):
+                    tokens.append(token)
+                case Sources(sources):
+                    pass
+                case Done():
+                    facts = msgspec.structs.asdict(event)
+                    return QueryResponse(answer="".join(tokens), sources=sources, **facts)
+    raise RuntimeError("an answer ended without Done. This is a bug.")
+
+
+class PlainAnswer:
+    """ASGI response: the whole answer as one JSON body."""
+
+    def __init__(self, events: AsyncGenerator[Event], record: Record) -> None:
+        self._events = events
+        self._record = record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def respond() -> None:
+            try:
+                response = await collect(self._events)
+            except Exception as error:
+                await send_error(send, self._record, error)
+            else:
+                await send_json(send, self._record, 200, response)
+
+        try:
+            await while_connected(respond(), receive)
+        except ClientGone:
+            self._record.outcome = "client_gone"
+
+
+class StreamedAnswer:
+    """ASGI response: the answer as server-sent events.
+
+    Nothing is sent before the first token, so that errors up to then keep their status. When
+    the first token takes longer than `commit_s`, 200 and the sources go out, then heartbeats;
+    later errors become `event: error`.
+    """
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Event],
+        record: Record,
+        *,
+        commit_s: float,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
+        self._events = events
+        self._record = record
+        self._commit_s = commit_s
+        self._heartbeat_s = heartbeat_s
+        self._held: list[bytes] = []
+        self._is_committed = False
+        self._number = 0
+        self._last_sent = 0.0
+        self._sending = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send = send
+        idle = asyncio.ensure_future(self._fill_silence())
+        try:
+            await while_connected(self._relay(), receive)
+        except ClientGone:
+            self._record.outcome = "client_gone"
+        finally:
+            idle.cancel()
+
+    async def _relay(self) -> None:
+        try:
+            async with aclosing(self._events):
+                async for event in self._events:
+                    frame = self._frame(event.event, event)
+                    if isinstance(event, Sources) and not self._is_committed:
+                        self._held.append(frame)
+                        continue
+                    if not self._is_committed:
+                        await self._commit()
+                    await self._write(frame)
+        except Exception as error:
+            if not self._is_committed:
+                self._is_committed = True
+                await send_error(self._send, self._record, error)
+                return
+            failed(self._record, error)
+            usage = getattr(error, "usage", None)
+            body = ErrorBody.of(error, self._record.request_id, usage)
+            await self._write(self._frame(b"error", body))
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _frame(self, event: bytes, payload: object) -> bytes:
+        self._number += 1
+        return sse.encode_frame(event, self._number, payload)
+
+    async def _commit(self) -> None:
+        """Send 200 and what was held back."""
+        self._is_committed = True
+        self._record.status = 200
+        held, self._held = b"".join(self._held), []
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache, no-transform"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        async with self._sending:
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send_body(held or sse.HEARTBEAT)
+
+    async def _write(self, data: bytes) -> None:
+        async with self._sending:
+            await self._send_body(data)
+
+    async def _send_body(self, data: bytes) -> None:
+        self._last_sent = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _fill_silence(self) -> None:
+        """Commit when the first token is late; then send a comment whenever nothing else goes."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # the client left: the relay is told by `receive`
+            await asyncio.sleep(self._commit_s)
+            if not self._is_committed:
+                await self._commit()
+            while True:
+                quiet_s = loop.time() - self._last_sent
+                if quiet_s < self._heartbeat_s:
+                    await asyncio.sleep(self._heartbeat_s - quiet_s)
+                else:
+                    await self._write(sse.HEARTBEAT)

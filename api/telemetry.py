@@ -1,0 +1,121 @@
+"""Metrics of one app, in a registry of its own, and the record of one request.
+
+Labels hold route templates, codes and names from settings: never text, ids or keys.
+Error rate is the `outcome` label, set when the answer has ended: an answer that breaks off
+after its 200 is not a success.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import msgspec
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+LATENCY_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 30, 60, 120, 300,
+)  # fmt: skip
+TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *LATENCY_BUCKETS)
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+LAG_INTERVAL_S = 0.5
+
+
+class Record(msgspec.Struct):
+    """What is noted about one request on its way; `logs` and `Metrics` read it at the end."""
+
+    request_id: str
+    started: float
+    """time.monotonic() at the first byte of the request."""
+    endpoint: str = "unmatched"
+    status: int = 0
+    outcome: str = ""
+    """Empty until known; then a value of the outcome label."""
+    error: str = ""
+    stages_ms: dict[str, float] = {}
+    engine: str = ""
+    completion_tokens: int = 0
+    answers: bool = False
+    """The request was answered through the engine path and belongs in the latency histogram."""
+
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self.started) * 1000
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=self.registry)
+
+        def histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+        ) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+        self.requests = counter(
+            "rag_requests", "Requests by how they ended",
+            "method", "endpoint", "status", "outcome",
+        )  # fmt: skip
+        self.errors = counter("rag_errors", "Errors told to callers", "code")
+        self.latency = histogram(
+            "rag_query_latency_seconds", "From the request to the end of its answer",
+            "endpoint", "engine",
+        )  # fmt: skip
+        self.first_token = histogram(
+            "rag_first_token_seconds", "From the request to its first token", "endpoint", "engine"
+        )
+        self.inter_token = histogram(
+            "rag_inter_token_seconds", "Between two tokens of an answer",
+            "engine", buckets=TOKEN_BUCKETS,
+        )  # fmt: skip
+        self.stage = histogram(
+            "rag_stage_seconds", "One stage of an answer", "stage", buckets=STAGE_BUCKETS
+        )
+        self.tokens = counter("rag_tokens", "Tokens by direction", "direction", "engine", "model")
+        self.engine_up = gauge("rag_engine_up", "1 if the engine answered its last check", "engine")
+        self.engine_in_flight = gauge("rag_engine_in_flight", "Open engine streams", "engine")
+        self.open_streams = gauge("rag_open_streams", "Open answers of any mode")
+        self.loop_lag = histogram(
+            "rag_event_loop_lag_seconds", "How late a timer fired", buckets=LAG_BUCKETS
+        )
+        self.redis_up = gauge("rag_redis_up", "1 if Redis answered its last check", "role")
+        self.index_age = gauge("rag_index_generation_age_seconds", "Since the generation was built")
+        self.index_passages = gauge("rag_index_passages", "Passages of the generation in use")
+
+    def observe(self, method: str, record: Record) -> None:
+        """Count one request that has ended."""
+        self.requests.labels(
+            method, record.endpoint, str(record.status), record.outcome or "ok"
+        ).inc()
+        if record.error:
+            self.errors.labels(record.error).inc()
+        if record.answers:
+            self.latency.labels(record.endpoint, record.engine).observe(record.elapsed_ms() / 1000)
+            self.observe_stages(record.stages_ms)
+
+    def observe_stages(self, stages_ms: Mapping[str, float]) -> None:
+        for stage, ms in stages_ms.items():
+            self.stage.labels(stage).observe(ms / 1000)
+
+    async def watch_loop_lag(self) -> None:
+        """Measure for ever how late the event loop wakes us."""
+        while True:
+            due = time.monotonic() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self.loop_lag.observe(max(0.0, time.monotonic() - due))

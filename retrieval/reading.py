@@ -1,0 +1,73 @@
+"""Bounded reading: no file, line or gzip bomb takes more memory than it may."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Of one text or JSON file, unpacked, and of one line of a .jsonl corpus."""
+MAX_EXPANSION = 100
+"""Text packs 3- to 10-fold, deflate's limit is 1032-fold: beyond this it is a bomb."""
+HARMLESS_BYTES = 8 * 1024 * 1024
+"""Up to here a file may unpack as it likes."""
+CHUNK = 1024 * 1024
+
+
+class Unreadable(Exception):
+    """Why a file, or the rest of it, is skipped."""
+
+
+def read_text(path: Path) -> str:
+    return decode(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, unpacked when it ends in .gz."""
+    blocks: list[bytes] = []
+    size = 0
+    for block in _blocks(path):
+        size += len(block)
+        if size > MAX_BYTES:
+            raise Unreadable(f"larger than {MAX_BYTES >> 20} MiB")
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines, from 1. The file may be of any size, a line may not."""
+    number, rest = 1, b""
+    for block in _blocks(path):
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield number, line
+            number += 1
+        if len(rest) > MAX_BYTES:
+            raise Unreadable(f"line {number}: longer than {MAX_BYTES >> 20} MiB")
+    if rest:
+        yield number, rest
+
+
+def decode(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise Unreadable(f"not UTF-8 at byte {exc.start}") from None
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as raw:
+            packed = path.name.lower().endswith(".gz")
+            file = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
+            unpacked = 0
+            while block := file.read(CHUNK):
+                yield block
+                unpacked += len(block)
+                if packed and unpacked > max(HARMLESS_BYTES, MAX_EXPANSION * raw.tell()):
+                    raise Unreadable(f"unpacks to more than {MAX_EXPANSION} times its size")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+        raise Unreadable(f"damaged gzip file: {exc}") from None
+    except OSError as exc:
+        raise Unreadable(exc.strerror or str(exc)) from None

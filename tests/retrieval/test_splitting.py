@@ -1,0 +1,92 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval.splitting import Splitter
+from retrieval.types import Document
+from tests.retrieval.fakes import word_tokenizer
+
+SENTENCE = "The quick brown fox jumps over the lazy dog again and again. "
+
+
+def split(text, *, name="a.txt", title="Title", **limits):
+    return Splitter(word_tokenizer(), **limits).split(Document(name, title, text))
+
+
+def test_split_short_document_stays_whole_with_its_white_space():
+    passages = split("\n short text \n")
+    assert [(p.passage_id, p.text, p.start, p.end) for p in passages] == [
+        ("a.txt:0", "\n short text \n", 0, 14)
+    ]
+
+
+def test_split_a_quarter_over_stays_whole_more_does_not():
+    assert len(split("word " * 24, max_tokens=20)) == 1
+    assert len(split("word " * 25, max_tokens=20)) == 2
+
+
+def test_split_cuts_between_sentences():
+    passages = split(SENTENCE * 30, max_tokens=50, overlap=0)
+    assert len(passages) > 5
+    assert all(passage.text.endswith("again.") for passage in passages)
+
+
+def test_split_overlap_repeats_the_last_sentence():
+    passages = split(SENTENCE * 30, max_tokens=50, overlap=20)
+    for before, after in zip(passages, passages[1:], strict=False):
+        assert after.start < before.end
+
+
+def test_split_markdown_cuts_at_headings_and_names_the_section():
+    text = "# Guide\n\n" + SENTENCE * 3 + "\n\n## Install\n\n" + SENTENCE * 3 + "\n\n## Use\n\n"
+    passages = split(text + SENTENCE, name="guide.md", title="Guide", max_tokens=50, overlap=0)
+    assert [passage.title for passage in passages] == ["Guide", "Guide > Install", "Guide > Use"]
+    assert passages[1].text.startswith("## Install")
+
+
+def test_split_one_giant_word_is_cut_by_characters():
+    passages = split("x" * 100_000)
+    assert max(len(passage.text) for passage in passages) == 200 * 16
+    assert "".join(passage.text for passage in passages) == "x" * 100_000
+
+
+def test_split_long_title_is_cut_not_the_passage():
+    passage = split("text", title="word " * 500)[0]
+    assert len(passage.title.split()) == 48
+    assert passage.text == "text"
+
+
+def test_splitter_model_too_small_is_refused():
+    with pytest.raises(ValueError, match="no room"):
+        Splitter(word_tokenizer(), limit=40)
+
+
+words = st.lists(
+    st.sampled_from(["alpha", "beta.", "Gamma!", "é", "\n", "\n\n", "# Head\n", "```\n", "| a |"]),
+    max_size=150,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words, st.sampled_from(["a.md", "a.txt"]), st.integers(4, 40))
+def test_split_any_text_keeps_offsets_and_loses_no_word(parts, name, max_tokens):
+    text = " ".join(parts)
+    tokenizer = word_tokenizer()
+    covered = [False] * len(text)
+    for number, passage in enumerate(split(text, name=name, max_tokens=max_tokens, overlap=2)):
+        assert text[passage.start : passage.end] == passage.text
+        assert passage.passage_id == f"{name}:{number}"
+        assert len(tokenizer.encode(passage.text)) <= max_tokens + max_tokens // 4
+        covered[passage.start : passage.end] = [True] * len(passage.text)
+    assert all(seen or text[at].isspace() for at, seen in enumerate(covered))
+
+
+def test_split_with_the_real_tokenizer_never_exceeds_the_model(minilm):
+    splitter = Splitter(minilm.tokenizer, limit=minilm.max_tokens)
+    text = ("Ununseptium-294 überraschte 1,234.56 naïve Wörter 漢字かな. " * 40 + "\n\n") * 3
+    document = Document("a.md", "Ein recht langer Titel " * 30, f"# Kopf\n\n{text}")
+    passages = splitter.split(document)
+    assert len(passages) > 5
+    for passage in passages:
+        assert len(minilm.tokenizer.encode(passage.indexed_text)) <= minilm.max_tokens
+        assert document.text[passage.start : passage.end] == passage.text

@@ -1,0 +1,82 @@
+"""What must stay true of the project as a whole: documents, settings, size of rooms."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api.errors import ERRORS, INTERNAL
+from api.settings import Variable, variables
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+ROOMS = sorted([*ROOT.glob("api/**/*.py"), *ROOT.glob("retrieval/**/*.py")])
+
+
+def shown_default(variable: Variable) -> str:
+    default = variable.default
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def settings_rows() -> list[str]:
+    """The README's settings table, as it must stand there."""
+    return [
+        f"| `{v.name}` | {f'`{shown_default(v)}`' if shown_default(v) else ''} | {v.description} |"
+        for v in variables()
+    ]
+
+
+def env_example() -> str:
+    """`.env.example`, as it must be."""
+    lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
+    for variable in variables():
+        lines += [f"# {variable.description}", f"#{variable.name}={shown_default(variable)}", ""]
+    return "\n".join(lines)
+
+
+def test_readme_settings_table_is_the_structs() -> None:
+    assert "\n".join(settings_rows()) in README
+
+
+def test_env_example_is_the_structs() -> None:
+    assert (ROOT / ".env.example").read_text() == env_example()
+
+
+def test_docs_error_table_is_the_code() -> None:
+    documented = set(
+        re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    )
+    assert documented == {(str(row.status), row.code) for row in [*ERRORS.values(), INTERNAL]}
+
+
+def test_docs_name_every_metric() -> None:
+    from api.telemetry import Metrics
+
+    text = (ROOT / "docs/operating.md").read_text()
+    names = {metric.name for metric in Metrics().registry.collect()}
+    ours = {name for name in names if name.startswith("rag_") and name != "rag_errors"}
+    assert {name for name in ours if name not in text} == set()
+
+
+def test_environment_is_read_in_settings_alone() -> None:
+    reading = {
+        room.relative_to(ROOT).as_posix()
+        for room in ROOMS
+        if re.search(r"os\.(environ|getenv)", room.read_text())
+    }
+    # embedded passes its own environment on to the engine's process, which reads its key there.
+    assert reading == {"api/settings.py", "api/embedded.py", "api/llama.py"}
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())
+def test_room_is_short_and_says_what_it_owns(room: Path) -> None:
+    lines = room.read_text().splitlines()
+    assert len(lines) <= 300
+    assert not lines or lines[0].startswith('"""')
+
+
+@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")]))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
