@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import msgspec
+from prometheus_client import Histogram
 
-from api.errors import EngineOverloaded
-from api.generation import Engine, Finish, Sampling
+from api.engines import Chosen, Engines
+from api.errors import DeadlineExceeded, EngineOverloaded, PromptTooLong, RagError
+from api.generation import Finish, Sampling
 from api.prompt import NO_PASSAGES, PromptBuilder, estimate_tokens
 from api.schemas import (
     Done,
@@ -27,12 +29,16 @@ from api.telemetry import Metrics, Record
 from retrieval.retriever import Retrieval, Retriever
 from retrieval.types import Hit, QueueFull
 
+LATE = "the answer took longer than API_DEADLINE_SECONDS"
+NEAR_DEADLINE = 0.5
+"""When less than this share of the time is left for the engine, it gets half of the passages."""
+
 
 class Stages(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer is made with, and its limits."""
 
     retriever: Retriever
-    engine: Engine
+    engines: Engines
     prompts: PromptBuilder
     metrics: Metrics
     context_tokens: int
@@ -41,53 +47,104 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float
 
 
-async def answer(request: QueryRequest, stages: Stages, record: Record) -> AsyncGenerator[Event]:
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One question on its way: what was asked, by which request, until when."""
+
+    request: QueryRequest
+    record: Record
+    stages: Stages
+    deadline: float
+    """A time of the event loop."""
+    pinned: str | None
+
+
+async def answer(
+    request: QueryRequest, stages: Stages, record: Record, *, pinned: str | None = None
+) -> AsyncGenerator[Event]:
     """Yield Sources, then Tokens, then Done.
 
-    Raises what the engine's stream raises, before the first Token or after it; an answer
-    without Done is not whole.
+    Raises what the engines raise, before the first Token or after it (then with the usage so
+    far), and DeadlineExceeded; an answer without Done is not whole. `pinned` names an engine.
     """
-    deadline = asyncio.get_running_loop().time() + stages.deadline_s
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + stages.deadline_s - record.elapsed_ms() / 1000
+    ask = Ask(request=request, record=record, stages=stages, deadline=deadline, pinned=pinned)
     record.answers = True
-    record.engine = stages.engine.name
     with stages.metrics.open_streams.track_inprogress():
-        retrieval = await retrieve(stages.retriever, request.query, request.top_k, record)
-        sources = [_source(n, hit) for n, hit in enumerate(retrieval.hits, 1)]
+        try:
+            async with asyncio.timeout_at(deadline):
+                found = await retrieve(stages.retriever, request.query, request.top_k, record)
+        except TimeoutError as exc:
+            raise DeadlineExceeded(LATE) from exc
+        hits = found.hits
+        if hits and deadline - loop.time() < NEAR_DEADLINE * stages.deadline_s:
+            hits = hits[: (len(hits) + 1) // 2]
+            record.degraded.append("fewer_passages")
+        sources = [_source(n, hit) for n, hit in enumerate(hits, 1)]
         yield Sources(sources)
-        if not sources:
+        if sources:
+            async with aclosing(_generate(ask, sources)) as events:
+                async for event in events:
+                    if isinstance(event, Finish):
+                        yield _done(event, ask, found.generation)
+                    else:
+                        yield event
+        else:
+            record.engine = record.model = ""
             yield Token(NO_PASSAGES)
             unused = Usage(prompt_tokens=0, completion_tokens=0)
-            yield _done("no_passages", unused, [], stages, record, retrieval.generation)
-            return
+            yield _done(Finish("no_passages", unused), ask, found.generation)
 
+
+async def _generate(ask: Ask, sources: list[Source]) -> AsyncGenerator[Token | Finish]:
+    """Yield the engine's Tokens and its Finish, which has a usage.
+
+    A prompt that the engine finds too long is cut by half of its passages and sent again, as
+    long as there are any. Tokens that were made are counted on every way out.
+    """
+    stages, record, request = ask.stages, ask.record, ask.request
+    sampling = Sampling(
+        max_tokens=request.max_tokens or stages.max_tokens,
+        temperature=stages.temperature if request.temperature is None else request.temperature,
+    )
+    context_tokens = min(
+        stages.context_tokens, stages.engines.context_tokens or stages.context_tokens
+    )
+    offered = sources
+    while True:
         started = time.perf_counter()
-        sampling = Sampling(
-            max_tokens=request.max_tokens or stages.max_tokens,
-            temperature=stages.temperature if request.temperature is None else request.temperature,
-        )
-        prompt = stages.prompts.build(
-            request.query,
-            sources,
-            request.history,
-            budget_tokens=stages.context_tokens - sampling.max_tokens,
-        )
+        budget = context_tokens - sampling.max_tokens
+        prompt = stages.prompts.build(request.query, offered, request.history, budget_tokens=budget)
         record.stages_ms["prompt"] = _ms_since(started)
-
-        finish: Finish | None = None
-        pieces = stages.engine.stream(
-            prompt.messages, sampling, request_id=record.request_id, deadline=deadline
+        usage: Usage | None = None
+        pieces = stages.engines.stream(
+            prompt.messages,
+            sampling,
+            request_id=record.request_id,
+            deadline=ask.deadline,
+            pinned=ask.pinned,
         )
-        async with aclosing(_timed(pieces, stages, record)) as timed:
-            async for piece in timed:
-                if isinstance(piece, Finish):
-                    finish = piece
-                else:
+        try:
+            async with aclosing(_timed(pieces, stages, record)) as timed:
+                async for piece in timed:
+                    if isinstance(piece, Finish):
+                        usage = piece.usage or _estimate(prompt.messages, record)
+                        if prompt.n_passages < len(sources):
+                            record.degraded.append("cut_prompt")
+                        yield Finish(piece.finish_reason, usage)
+                        return
                     yield Token(piece)
-        if finish is None:
-            raise RuntimeError("an engine's stream ended without Finish. This is a bug.")
-        usage = finish.usage or _estimate(prompt.messages, record)
-        degraded = ["cut_prompt"] if prompt.n_passages < len(sources) else []
-        yield _done(finish.finish_reason, usage, degraded, stages, record, retrieval.generation)
+        except PromptTooLong:
+            if not prompt.n_passages:
+                raise
+            offered = sources[: prompt.n_passages // 2]
+        except RagError as error:
+            if record.completion_tokens:
+                error.usage = usage = _estimate(prompt.messages, record)
+            raise
+        finally:
+            if record.completion_tokens:
+                _count_tokens(usage or _estimate(prompt.messages, record), stages, record)
 
 
 async def retrieve(retriever: Retriever, query: str, k: int, record: Record) -> Retrieval:
@@ -101,27 +158,30 @@ async def retrieve(retriever: Retriever, query: str, k: int, record: Record) -> 
 
 
 async def _timed(
-    pieces: AsyncGenerator[str | Finish], stages: Stages, record: Record
+    pieces: AsyncGenerator[Chosen | str | Finish], stages: Stages, record: Record
 ) -> AsyncGenerator[str | Finish]:
-    """Pass the engine's pieces on, noting when each came."""
-    engine, metrics = stages.engine.name, stages.metrics
-    inter_token = metrics.inter_token.labels(engine)
+    """Pass the engine's pieces on, noting which engine it is and when each piece came."""
+    metrics = stages.metrics
     started = last = time.perf_counter()
-    with metrics.engine_in_flight.labels(engine).track_inprogress():
-        async with aclosing(pieces):
-            async for piece in pieces:
-                now = time.perf_counter()
-                if isinstance(piece, Finish):
-                    record.stages_ms["generation"] = (now - started) * 1000
-                elif record.completion_tokens:
-                    inter_token.observe(now - last)
-                else:
-                    record.stages_ms["first_token"] = (now - started) * 1000
-                    since_request_s = record.elapsed_ms() / 1000
-                    metrics.first_token.labels(record.endpoint, engine).observe(since_request_s)
-                record.completion_tokens += isinstance(piece, str)
-                last = now
-                yield piece
+    inter_token: Histogram | None = None
+    async with aclosing(pieces):
+        async for piece in pieces:
+            now = time.perf_counter()
+            if isinstance(piece, Chosen):
+                record.engine, record.model = piece.engine.name, piece.engine.model
+                continue
+            if isinstance(piece, Finish):
+                record.stages_ms["generation"] = (now - started) * 1000
+            elif inter_token is not None:
+                inter_token.observe(now - last)
+            else:
+                inter_token = metrics.inter_token.labels(record.engine)
+                record.stages_ms["first_token"] = (now - started) * 1000
+                since_request_s = record.elapsed_ms() / 1000
+                metrics.first_token.labels(record.endpoint, record.engine).observe(since_request_s)
+            record.completion_tokens += isinstance(piece, str)
+            last = now
+            yield piece
 
 
 def _source(n: int, hit: Hit) -> Source:
@@ -151,24 +211,23 @@ def _estimate(messages: list[dict[str, str]], record: Record) -> Usage:
     )
 
 
-def _done(
-    finish_reason: str, usage: Usage, degraded: list[str], stages: Stages, record: Record,
-    generation: str,
-) -> Done:  # fmt: skip
-    for direction, count in (
-        ("prompt", usage.prompt_tokens),
-        ("completion", usage.completion_tokens),
-    ):
-        stages.metrics.tokens.labels(direction, stages.engine.name, stages.engine.model).inc(count)
+def _count_tokens(usage: Usage, stages: Stages, record: Record) -> None:
+    tokens = stages.metrics.tokens
+    tokens.labels("prompt", record.engine, record.model).inc(usage.prompt_tokens)
+    tokens.labels("completion", record.engine, record.model).inc(usage.completion_tokens)
+
+
+def _done(finish: Finish, ask: Ask, generation: str) -> Done:
+    record = ask.record
     record.stages_ms["total"] = record.elapsed_ms()
     return Done(
-        finish_reason=finish_reason,
-        usage=usage,
+        finish_reason=finish.finish_reason,
+        usage=finish.usage or Usage(prompt_tokens=0, completion_tokens=0, estimated=True),
         latency_ms={stage: round(ms, 2) for stage, ms in record.stages_ms.items()},
-        degraded=degraded,
+        degraded=record.degraded,
         request_id=record.request_id,
-        engine=stages.engine.name,
-        model=stages.engine.model,
+        engine=record.engine,
+        model=record.model,
         index_generation=generation,
     )
 

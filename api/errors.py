@@ -23,6 +23,8 @@ class RagError(Exception):
     """`message` is shown to the caller: it never holds user text, secrets or addresses."""
 
     retry_after_s: float | None = None
+    usage: Usage | None = None
+    """What the engine had made when the answer broke off."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -154,7 +156,7 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """The message once more, where HTTP clients commonly look for it."""
 
     @classmethod
-    def of(cls, error: BaseException, request_id: str, usage: Usage | None = None) -> "ErrorBody":
+    def of(cls, error: BaseException, request_id: str) -> "ErrorBody":
         """Describe `error`; a bug of ours is reported without its text."""
         row = answer_for(error)
         message = error.message if isinstance(error, RagError) else "Internal error"
@@ -163,6 +165,6 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
             message=message,
             request_id=request_id,
             retryable=row.retryable,
-            usage=usage,
+            usage=error.usage if isinstance(error, RagError) else None,
         )
         return cls(error=detail, detail=message)

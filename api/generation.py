@@ -14,15 +14,14 @@ import aiohttp
 import msgspec
 
 from api import sse
+from api.dialects import DIALECTS, FINISH_REASONS, Fact
+from api.engine_errors import failed, message_of, refused
 from api.errors import (
     DeadlineExceeded,
-    EngineAuth,
     EngineDisconnect,
     EngineDown,
     EngineFailed,
-    EngineOverloaded,
     EngineSilent,
-    PromptTooLong,
     RagError,
 )
 from api.schemas import Check, Usage
@@ -71,40 +70,53 @@ class _Chunk(msgspec.Struct):
 _chunks = msgspec.json.Decoder(_Chunk)
 _encoder = msgspec.json.Encoder()
 
-# The text is all that TGI gives in a stream: its http_status_code is 422 for every cause.
-_OVERLOAD_SIGNS = ("overloaded", "queue", "too many requests", "rate limit")
-_TOO_LONG_SIGNS = ("max_new_tokens", "context", "maximum", "too long", "inputs")
-_FINISH_REASONS = {"stop_sequence": "stop", "eos_token": "stop"}
 _CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 _ERROR_BODY_BYTES = 4096
+_FACTS_BYTES = 1 << 20
 
 
 class Engine:
-    """One engine. `session` is ours to use, not to close."""
+    """One engine in its dialect. `session` is ours to use, not to close."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, name: str, model: str, url: str, api_key: str,
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        kind: str,
+        url: str,
+        model: str,
+        api_key: str = "",
+        name: str = "",
         limits: Limits,
-    ) -> None:  # fmt: skip
-        self.name = name
+    ) -> None:
+        self.name = name or kind
         self.model = model
+        """What serves: as configured, until the engine has told its own."""
+        self.context_tokens: int | None = None
+        """Prompt and answer together; None until the engine has told."""
+        self.in_flight = 0
         self._session = session
         self._url = url
+        self._dialect = DIALECTS[kind]
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._limits = limits
+        self._was_up = False
 
     async def check(self) -> Check:
-        """Ask whether the engine is there and has its model loaded."""
+        """Ask whether the engine is there and has its model loaded; learn about it if it is new."""
         started = time.monotonic()
         try:
-            async with self._session.get(
-                f"{self._url}/v1/models", headers=self._headers, timeout=_CHECK_TIMEOUT
-            ) as response:
+            async with self._get(self._dialect.health) as response:
                 status = response.status
+            is_up = status == 200
+            if is_up and not self._was_up:
+                await self._learn()
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            self._was_up = False
             return Check("down", detail=type(exc).__name__)
+        self._was_up = is_up
         ms = round((time.monotonic() - started) * 1000, 1)
-        return Check("ok", ms) if status == 200 else Check("down", ms, f"HTTP {status}")
+        return Check("ok", ms) if is_up else Check("down", ms, f"HTTP {status}")
 
     async def stream(
         self,
@@ -119,22 +131,53 @@ class Engine:
         `deadline` is a time of the event loop. Closing the generator closes the connection,
         which makes the engine stop. Raises the Engine… errors, PromptTooLong, DeadlineExceeded.
         """
-        body = _encoder.encode(
-            {
-                "model": self.model,
-                "messages": messages,
-                "max_tokens": sampling.max_tokens,
-                "temperature": sampling.temperature,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-        )
-        response = await self._open(body, request_id, deadline)
+        self.in_flight += 1
         try:
-            async for piece in self._read(response, deadline):
-                yield piece
+            response = await self._open(self._body(messages, sampling), request_id, deadline)
+            try:
+                async for piece in self._read(response, deadline):
+                    yield piece
+            finally:
+                response.close()  # not release(): an unread rest must not be waited for
         finally:
-            response.close()  # not release(): an unread rest must not be waited for
+            self.in_flight -= 1
+
+    def _body(self, messages: list[dict[str, str]], sampling: Sampling) -> bytes:
+        body: dict[str, Any] = {
+            "messages": messages,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **self._dialect.sampling,
+        }
+        if self._dialect.asks_for != "nothing":
+            body["model"] = self.model
+        return _encoder.encode(body)
+
+    async def _learn(self) -> None:
+        """Read the served model and the context size; keep what was known of what is not told."""
+        model = await self._ask(self._dialect.model)
+        context_tokens = await self._ask(self._dialect.context)
+        if isinstance(model, str) and model:
+            self.model = model
+        if isinstance(context_tokens, int) and context_tokens > 0:
+            self.context_tokens = context_tokens
+
+    async def _ask(self, fact: Fact | None) -> Any:
+        if fact is None:
+            return None
+        async with self._get(fact.path) as response:
+            body = await response.content.read(_FACTS_BYTES)
+        try:
+            return fact.find(msgspec.json.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def _get(self, path: str) -> Any:
+        return self._session.get(
+            f"{self._url}{path}", headers=self._headers, timeout=_CHECK_TIMEOUT
+        )
 
     async def _open(self, body: bytes, request_id: str, deadline: float) -> aiohttp.ClientResponse:
         loop = asyncio.get_running_loop()
@@ -155,7 +198,7 @@ class Engine:
                 if response.status != 200:
                     with_body = await response.content.read(_ERROR_BODY_BYTES)
                     response.close()
-                    raise _refused(response.status, with_body)
+                    raise refused(self._dialect, response.status, with_body)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as exc:
             raise EngineDown(f"no engine answers ({self.name})") from exc
         except TimeoutError as exc:
@@ -217,7 +260,7 @@ def _events(decoder: sse.Decoder, chunk: bytes) -> Iterator[_Chunk | None]:
                 continue
             event = _chunks.decode(data)
             if event.error is not None:
-                raise _failed(_message_of(event.error))
+                raise failed(message_of(event.error))
             yield event
     except (msgspec.DecodeError, UnicodeDecodeError, sse.FrameTooLong) as exc:
         raise EngineFailed("the engine sent something that is no answer") from exc
@@ -226,40 +269,4 @@ def _events(decoder: sse.Decoder, chunk: bytes) -> Iterator[_Chunk | None]:
 def _finish(finish_reason: str | None, usage: Usage | None) -> Finish:
     if finish_reason is None:
         raise EngineDisconnect("the engine ended the answer without saying that it is whole")
-    return Finish(_FINISH_REASONS.get(finish_reason, finish_reason), usage)
-
-
-def _message_of(error: object) -> str:
-    """Find the message in what engines put under `error`: a string or an object."""
-    while isinstance(error, dict):
-        error = error.get("error") or error.get("message") or error.get("type") or ""
-    return error if isinstance(error, str) else ""
-
-
-def _failed(message: str) -> RagError:
-    """Tell overload and a long prompt from other failures by what the engine says."""
-    lowered = message.lower()
-    if any(sign in lowered for sign in _OVERLOAD_SIGNS):
-        return EngineOverloaded("the engine is overloaded")
-    if "token" in lowered and any(sign in lowered for sign in _TOO_LONG_SIGNS):
-        return PromptTooLong("the prompt exceeds what the engine accepts")
-    return EngineFailed("the engine failed to answer")
-
-
-def _refused(status: int, body: bytes) -> RagError:
-    """Map an engine's HTTP error."""
-    try:
-        message = _message_of(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        message = body.decode("utf-8", "replace")
-    if status in (401, 403):
-        return EngineAuth("the engine refused our key: check ENGINE_API_KEY")
-    if status == 429:
-        return EngineOverloaded("the engine is overloaded")
-    if status == 503:
-        if "loading" in message.lower():
-            return EngineDown("the engine is loading its model")
-        return EngineOverloaded("the engine is overloaded")
-    if status == 404:
-        return EngineFailed("the engine does not know the model: check PIPELINE_MODEL_NAME")
-    return _failed(message)
+    return Finish(FINISH_REASONS.get(finish_reason, finish_reason), usage)

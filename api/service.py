@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -13,12 +14,13 @@ from redis.exceptions import RedisError
 from api.admission import Door
 from api.answer import Stages
 from api.embedded import Embedded, run_embedded
+from api.engines import Engines
 from api.errors import ShuttingDown
 from api.generation import Engine, Limits
 from api.loading import Loader
 from api.prompt import PromptBuilder
 from api.schemas import Check, Health, Status
-from api.settings import Settings
+from api.settings import EngineAddress, Settings
 from api.telemetry import Metrics
 
 REDIS_TIMEOUT_S = 0.1
@@ -37,23 +39,27 @@ class Service:
         self.started = time.monotonic()
         self.draining = False
         self.embedded: Embedded | None = None
-        self.engine: Engine | None = None
+        self.engines: Engines | None = None
         self._stores: dict[str, redis.Redis] = {}
         self._checks: dict[str, Check] = {}
+        self.engine_checks: dict[str, Check] = {}
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Open everything without waiting for models or engine; close it in reverse order."""
         async with AsyncExitStack() as stack:
             settings = self.settings
-            if settings.engine.kind == "embedded":
+            if not settings.engine_addresses():
                 index_dir = Path(settings.retrieval.index_dir)
                 self.embedded = await stack.enter_async_context(run_embedded(index_dir))
             session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=False
             )
             await stack.enter_async_context(session)
-            self.engine = self._open_engine(session)
+            self.engines = self._open_engines(session)
+            for engine in self.engines.all:
+                in_flight = self.metrics.engine_in_flight.labels(engine.name)
+                in_flight.set_function(partial(getattr, engine, "in_flight"))
             for role, url in self._store_urls().items():
                 store = redis.Redis.from_url(
                     url,
@@ -80,12 +86,12 @@ class Service:
 
     def stages(self) -> Stages:
         """Return what an answer is made with. Raises ShuttingDown, Loading or NoIndex."""
-        if self.draining or self.engine is None:
+        if self.draining or self.engines is None:
             raise ShuttingDown("this instance is shutting down")
         pipeline = self.settings.pipeline
         return Stages(
             retriever=self.loader.retriever(),
-            engine=self.engine,
+            engines=self.engines,
             prompts=self.prompts,
             metrics=self.metrics,
             context_tokens=pipeline.context_tokens,
@@ -113,19 +119,29 @@ class Service:
             return "ok"
         return "unavailable" if any(check.detail for check in local) else "loading"
 
-    def _open_engine(self, session: aiohttp.ClientSession) -> Engine:
+    def _open_engines(self, session: aiohttp.ClientSession) -> Engines:
         settings, embedded = self.settings.engine, self.embedded
-        return Engine(
-            session,
-            name=settings.kind,
-            model=embedded.model if embedded else self.settings.pipeline.model_name,
-            url=embedded.engine_url if embedded else self.settings.engine_url,
-            api_key=embedded.engine_key if embedded else settings.api_key,
-            limits=Limits(
-                connect_s=settings.connect_seconds,
-                first_token_s=settings.first_token_seconds,
-                token_s=settings.token_seconds,
-            ),
+        addresses = self.settings.engine_addresses()
+        if embedded:
+            addresses = [EngineAddress("embedded", "embedded", embedded.engine_url)]
+        limits = Limits(
+            connect_s=settings.connect_seconds,
+            first_token_s=settings.first_token_seconds,
+            token_s=settings.token_seconds,
+        )
+        return Engines(
+            [
+                Engine(
+                    session,
+                    kind=address.kind,
+                    name=address.name,
+                    url=address.url,
+                    model=embedded.model if embedded else self.settings.pipeline.model_name,
+                    api_key=embedded.engine_key if embedded else settings.api_key,
+                    limits=limits,
+                )
+                for address in addresses
+            ]
         )
 
     def _store_urls(self) -> dict[str, str]:
@@ -138,15 +154,23 @@ class Service:
 
     async def _ask_neighbours(self) -> dict[str, Check]:
         """Check engine and stores side by side, note the gauges, and return the checks."""
-        if self.engine is None:
+        if self.engines is None:
             return {}
-        names = ["engine", *(f"redis_{role}" for role in self._stores)]
+        engines = self.engines.all
+        names = [f"redis_{role}" for role in self._stores]
         asked: list[Awaitable[Check]] = [
-            self.engine.check(),
+            *(engine.check() for engine in engines),
             *(_ping(store) for store in self._stores.values()),
         ]
-        checks = dict(zip(names, await asyncio.gather(*asked), strict=True))
-        self.metrics.engine_up.labels(self.engine.name).set(checks["engine"].status == "ok")
+        answers = await asyncio.gather(*asked)
+        self.engine_checks = {
+            engine.name: check for engine, check in zip(engines, answers, strict=False)
+        }
+        for name, check in self.engine_checks.items():
+            self.metrics.engine_up.labels(name).set(check.status == "ok")
+        # One engine that works is enough to answer.
+        best = next((c for c in self.engine_checks.values() if c.status == "ok"), answers[0])
+        checks = {"engine": best, **dict(zip(names, answers[len(engines) :], strict=True))}
         for role in self._stores:
             self.metrics.redis_up.labels(role).set(checks[f"redis_{role}"].status == "ok")
         self._checks = checks

@@ -56,6 +56,13 @@ class EngineSettings(Group, frozen=True, kw_only=True):
     url: Annotated[
         str, Meta(description="Base address of the engine; empty takes the one of compose.yaml")
     ] = ""
+    urls: Annotated[
+        str,
+        Meta(
+            description="Several engines as `tgi=URL,vllm=URL` in place of ENGINE and ENGINE_URL: "
+            "the least loaded answers, another takes over before the first token"
+        ),
+    ] = ""
     api_key: Annotated[Secret, Meta(description="Sent to the engine as Bearer token")] = Secret()
     commit_seconds: Annotated[
         float,

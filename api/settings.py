@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
@@ -16,6 +16,7 @@ from api.setting_groups import (
     ApiSettings,
     AuthSettings,
     CacheSettings,
+    EngineKind,
     EngineSettings,
     Group,
     LedgerSettings,
@@ -35,6 +36,13 @@ ENGINE_URLS = {
 
 class SettingsError(ValueError):
     """One line for the operator: which variable, what is wrong."""
+
+
+class EngineAddress(NamedTuple):
+    name: str
+    """Unique: the kind, numbered from the second of its kind on (`vllm-2`)."""
+    kind: str
+    url: str
 
 
 class Settings(Group, frozen=True, kw_only=True):
@@ -59,11 +67,26 @@ class Settings(Group, frozen=True, kw_only=True):
         converted: dict[str, Any] = {name: _convert(name, raw) for name, raw in groups.items()}
         return _consistent(cls(**converted))
 
-    @property
-    def engine_url(self) -> str:
-        """Base address of the engine without a trailing slash; empty when embedded."""
-        url = self.engine.url or ENGINE_URLS.get(self.engine.kind, "")
-        return url.rstrip("/").removesuffix("/v1")
+    def engine_addresses(self) -> list[EngineAddress]:
+        """Return the engines in the order given, none when embedded. Raises SettingsError."""
+        if not self.engine.urls:
+            url = self.engine.url or ENGINE_URLS.get(self.engine.kind, "")
+            return [_address(self.engine.kind, url, [], "ENGINE_URL")] if url else []
+        addresses: list[EngineAddress] = []
+        for entry in self.engine.urls.split(","):
+            kind, _, url = entry.strip().partition("=")
+            addresses.append(_address(kind.strip(), url.strip(), addresses, "ENGINE_URLS"))
+        return addresses
+
+
+def _address(kind: str, url: str, before: list[EngineAddress], variable: str) -> EngineAddress:
+    if kind not in get_args(EngineKind) or kind == "embedded":
+        raise SettingsError(f"{variable}: write tgi=URL,vllm=URL with engines that exist")
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"{variable}: must begin with http:// or https://")
+    same = sum(address.kind == kind for address in before)
+    name = f"{kind}-{same + 1}" if same else kind
+    return EngineAddress(name, kind, url.rstrip("/").removesuffix("/v1"))
 
 
 PREFIXES = {
@@ -162,8 +185,9 @@ def _consistent(settings: Settings) -> Settings:
         raise SettingsError("ENGINE: say which engine ENGINE_URL is (tgi, vllm, openai, …)")
     if engine.kind == "openai" and not engine.url:
         raise SettingsError("ENGINE_URL: required because ENGINE is openai")
-    if settings.engine_url and not settings.engine_url.startswith(("http://", "https://")):
-        raise SettingsError("ENGINE_URL: must begin with http:// or https://")
+    if engine.urls and (engine.url or engine.kind != "embedded"):
+        raise SettingsError("ENGINE_URLS: names the engines itself; leave out ENGINE, ENGINE_URL")
+    settings.engine_addresses()
     if settings.pipeline.prompt_file and not Path(settings.pipeline.prompt_file).is_file():
         raise SettingsError("PIPELINE_PROMPT_FILE: no such file")
     return settings

@@ -181,8 +181,7 @@ class StreamedAnswer:
                 await send_error(self._send, self._record, error)
                 return
             failed(self._record, error)
-            usage = getattr(error, "usage", None)
-            body = ErrorBody.of(error, self._record.request_id, usage)
+            body = ErrorBody.of(error, self._record.request_id)
             await self._write(self._frame(b"error", body))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from retrieval.models import resolve_model, weights_fingerprint
@@ -122,7 +123,7 @@ def _load_model(path: Path, device: str) -> Any:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as exc:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
         raise ModelUnavailable(f"cannot load an embedding model from {path}: {exc}") from exc
 
 

@@ -10,7 +10,7 @@ MAX_BYTES = 64 * 1024 * 1024
 """Of one text or JSON file, unpacked, and of one line of a .jsonl corpus."""
 MAX_EXPANSION = 100
 """Text packs 3- to 10-fold, deflate's limit is 1032-fold: beyond this it is a bomb."""
-HARMLESS_BYTES = 8 * 1024 * 1024
+HARMLESS_BYTES = 2 * 1024 * 1024
 """Up to here a file may unpack as it likes."""
 CHUNK = 1024 * 1024
 

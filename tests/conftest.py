@@ -42,7 +42,8 @@ def _engine() -> Iterator[FakeEngine]:
 def engine(_engine: FakeEngine) -> FakeEngine:
     """The scripted engine, well-behaved until a test says otherwise."""
     _engine.script = saying()
-    _engine.models_status = 200
+    _engine.facts_status = 200
+    _engine.facts.clear()
     _engine.calls.clear()
     return _engine
 

@@ -132,7 +132,9 @@ class FakeEngine:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.script: Script = saying()
-        self.models_status = 200
+        self.facts: dict[str, object] = {}
+        """What GET routes answer, beside 200 with an empty object."""
+        self.facts_status = 200
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._started = threading.Event()
@@ -183,10 +185,10 @@ class FakeEngine:
             self.calls.append(call)
             exchange = Exchange(call, reader, writer)
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                if call.path == "/v1/chat/completions":
+                if call.method == "POST":
                     await self.script(exchange)
                 else:
-                    await exchange.json(self.models_status, {"object": "list", "data": []})
+                    await exchange.json(self.facts_status, self.facts.get(call.path, {}))
         finally:
             self._handlers.discard(task)
             writer.close()

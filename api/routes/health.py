@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from api.embedded import ChildState
+from api.generation import Engine
 from api.routes.query import require_key
 from api.schemas import Check, Health
 from api.service import Service
@@ -30,6 +31,10 @@ class IndexStats(msgspec.Struct, frozen=True):
 class EngineStats(msgspec.Struct, frozen=True):
     name: str
     model: str
+    context_tokens: int | None
+    in_flight: int
+    failures: int
+    """In a row, as seen by questions; it is left alone for a while that doubles with each."""
     check: Check
 
 
@@ -60,14 +65,26 @@ async def get_ready(state: State) -> Response[Health]:
 async def get_stats(state: State) -> Stats:
     service: Service = state.service
     health = await service.health()
-    engine = service.engine
+    engines = service.engines
     return Stats(
         status=health.status,
         uptime_s=round(time.monotonic() - service.started, 1),
         checks=health.checks,
         index=_index_stats(service),
-        engines=[EngineStats(engine.name, engine.model, health.checks["engine"])] if engine else [],
+        engines=[_engine_stats(service, engine) for engine in engines.all] if engines else [],
         children=service.embedded.states() if service.embedded else [],
+    )
+
+
+def _engine_stats(service: Service, engine: Engine) -> EngineStats:
+    engines = service.engines
+    return EngineStats(
+        name=engine.name,
+        model=engine.model,
+        context_tokens=engine.context_tokens,
+        in_flight=engine.in_flight,
+        failures=engines.failures(engine.name) if engines else 0,
+        check=service.engine_checks[engine.name],
     )
 
 

@@ -11,10 +11,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
+from api.admission import ALL_SCOPES
 from api.answer import answer, retrieve, scores_out
 from api.body import JSONRequest
 from api.edge import record_of
-from api.errors import ErrorBody
+from api.errors import ErrorBody, Forbidden, ShuttingDown
 from api.schemas import (
     Event,
     QueryRequest,
@@ -53,6 +54,19 @@ def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
     record.stages_ms = {"auth": record.elapsed_ms() - before}
 
 
+def pinned_engine(request: JSONRequest) -> str | None:
+    """Return the engine that X-Engine names. Raises Invalid, or Forbidden for lack of scopes."""
+    name = request.headers.get("x-engine")
+    if name is None:
+        return None
+    service: Service = request.app.state.service
+    if service.door.admit(request.headers).scopes < ALL_SCOPES:
+        raise Forbidden("X-Engine needs a key with all scopes")
+    if service.engines is None:
+        raise ShuttingDown("this instance is shutting down")
+    return service.engines[name].name
+
+
 @post(
     "/query",
     status_code=200,
@@ -61,7 +75,8 @@ def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
 )
 async def post_query(request: JSONRequest, state: State, data: JSONBody[QueryRequest]) -> ASGIApp:
     record = record_of(request.scope)
-    return PlainAnswer(answer(data, state.service.stages(), record), record)  # type: ignore[return-value]
+    events = answer(data, state.service.stages(), record, pinned=pinned_engine(request))
+    return PlainAnswer(events, record)  # type: ignore[return-value]
 
 
 @post(
@@ -82,7 +97,7 @@ async def post_query_stream(
 ) -> ASGIApp:
     service: Service = state.service
     record = record_of(request.scope)
-    events = answer(data, service.stages(), record)
+    events = answer(data, service.stages(), record, pinned=pinned_engine(request))
     commit_s = service.settings.engine.commit_seconds
     return StreamedAnswer(events, record, commit_s=commit_s)  # type: ignore[return-value]
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Client, eventually, frames, text_of
+from tests.ports import free_port
 
 RAGRELAY = [sys.executable, "-c", "from api.cli import main; main()"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environ(**variables: str) -> dict[str, str]:
@@ -84,7 +78,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client,
 
 def test_embedded_question_is_answered_by_the_real_engine(embedded) -> None:
     client, _ = embedded
-    answered = client.post("/query/stream", {"query": "What is the capital of Peru?"})
+    asked = {"query": "What is the capital of Peru?", "temperature": 0}
+    answered = client.post("/query/stream", asked)
     stream = frames(answered.body)
     assert answered.status == 200
     assert stream[0].event == "sources"

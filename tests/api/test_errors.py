@@ -171,8 +171,6 @@ ENGINE_FAILURES: list[tuple[str, Script, int, str]] = [
      "engine_error"),
     ("TGI 429", json_error(429, {"error": "Model is overloaded", "error_type": "overloaded"}), 429,
      "engine_overloaded"),
-    ("vLLM queue full", json_error(503, {"error": {"message": "queue full",
-     "type": "Service Unavailable"}}), 429, "engine_overloaded"),
     ("llama.cpp loading", json_error(503, {"error": {"message": "Loading model", "code": 503,
      "type": "unavailable_error"}}), 503, "engine_down"),
     ("vLLM context", json_error(400, {"error": {"message": "This model's maximum context length is "

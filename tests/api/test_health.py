@@ -27,7 +27,7 @@ def test_ready_loaded_lists_every_check(client: Client) -> None:
 
 
 def test_ready_engine_down_stays_ready_and_says_so(client: Client, engine: FakeEngine) -> None:
-    engine.models_status = 500
+    engine.facts_status = 500
     answered = client.get("/health/ready")
     assert answered.status == 200
     assert answered.json()["checks"]["engine"]["detail"] == "HTTP 500"

@@ -31,6 +31,10 @@ def test_settings_nothing_set_are_the_documented_defaults() -> None:
         ({"ENGINE": "openai"}, "ENGINE_URL: required"),
         ({"ENGINE_URL": "http://x"}, "ENGINE: say which engine"),
         ({"ENGINE": "vllm", "ENGINE_URL": "x:8000"}, "ENGINE_URL: must begin with http"),
+        ({"ENGINE_URLS": "http://x"}, "ENGINE_URLS: write tgi=URL"),
+        ({"ENGINE_URLS": "ollama=http://x"}, "ENGINE_URLS: write tgi=URL"),
+        ({"ENGINE_URLS": "tgi=x"}, "ENGINE_URLS: must begin with http"),
+        ({"ENGINE_URLS": "tgi=http://x", "ENGINE": "vllm"}, "ENGINE_URLS: names the engines"),
         ({"AUTH_ENABLED": "true"}, "AUTH_API_KEY: required"),
         ({"AUTH_ENABLED": "perhaps"}, "AUTH_ENABLED: Expected `bool`"),
         ({"RETRIEVAL_FUSION": "sum"}, "RETRIEVAL_FUSION"),
@@ -87,17 +91,30 @@ def test_settings_redis_url_is_the_fallback_of_the_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "url"),
+    ("environ", "addresses"),
     [
-        ({"ENGINE": "tgi"}, "http://engine:80"),
-        ({"ENGINE": "vllm"}, "http://engine:8000"),
-        ({"ENGINE": "vllm", "ENGINE_URL": "http://gpu:9/v1/"}, "http://gpu:9"),
-        ({"ENGINE": "openai", "ENGINE_URL": "https://x.example"}, "https://x.example"),
-        ({}, ""),
+        ({"ENGINE": "tgi"}, [("tgi", "tgi", "http://engine:80")]),
+        ({"ENGINE": "vllm"}, [("vllm", "vllm", "http://engine:8000")]),
+        ({"ENGINE": "vllm", "ENGINE_URL": "http://gpu:9/v1/"}, [("vllm", "vllm", "http://gpu:9")]),
+        (
+            {"ENGINE": "openai", "ENGINE_URL": "https://x.example"},
+            [("openai", "openai", "https://x.example")],
+        ),
+        (
+            {"ENGINE_URLS": "tgi=http://a, vllm=http://b/,vllm=http://c/v1"},
+            [
+                ("tgi", "tgi", "http://a"),
+                ("vllm", "vllm", "http://b"),
+                ("vllm-2", "vllm", "http://c"),
+            ],
+        ),
+        ({}, []),
     ],
 )
-def test_settings_engine_url_follows_the_engine(environ: dict[str, str], url: str) -> None:
-    assert Settings.from_env(environ).engine_url == url
+def test_settings_engine_addresses_follow_the_engines(
+    environ: dict[str, str], addresses: list[tuple[str, str, str]]
+) -> None:
+    assert Settings.from_env(environ).engine_addresses() == addresses
 
 
 def test_settings_every_variable_is_described_once() -> None:
