@@ -7,14 +7,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import pairwise
 
 import msgspec
-from prometheus_client import Histogram
 
-from api.engines import Chosen, Engines
+from api.engines import Engines, Opened
 from api.errors import DeadlineExceeded, EngineOverloaded, PromptTooLong, RagError
 from api.generation import Finish, Sampling
-from api.prompt import NO_PASSAGES, PromptBuilder, estimate_tokens
+from api.prompt import NO_PASSAGES, Prompt, PromptBuilder, estimate_tokens
 from api.schemas import (
     Done,
     Event,
@@ -29,6 +29,7 @@ from api.telemetry import Metrics, Record
 from retrieval.retriever import Retrieval, Retriever
 from retrieval.types import Hit, QueueFull
 
+NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0)
 LATE = "the answer took longer than API_DEADLINE_SECONDS"
 NEAR_DEADLINE = 0.5
 """When less than this share of the time is left for the engine, it gets half of the passages."""
@@ -82,25 +83,38 @@ async def answer(
             record.degraded.append("fewer_passages")
         sources = [_source(n, hit) for n, hit in enumerate(hits, 1)]
         yield Sources(sources)
-        if sources:
-            async with aclosing(_generate(ask, sources)) as events:
-                async for event in events:
-                    if isinstance(event, Finish):
-                        yield _done(event, ask, found.generation)
-                    else:
-                        yield event
-        else:
+        if not sources:
             record.engine = record.model = ""
             yield Token(NO_PASSAGES)
-            unused = Usage(prompt_tokens=0, completion_tokens=0)
-            yield _done(Finish("no_passages", unused), ask, found.generation)
+            yield _done(Finish("no_passages", NOTHING_USED), ask, found.generation)
+            return
+
+        started = time.perf_counter()
+        opened, prompt = await _open(ask, sources)
+        piece, timing = opened.first, Timing(ask, started)
+        usage: Usage | None = None
+        async with aclosing(opened.rest) as rest:
+            try:
+                while isinstance(piece, str):
+                    timing.piece()
+                    yield Token(piece)
+                    piece = await anext(rest)
+                usage = piece.usage
+            except RagError as error:
+                stages.engines.note(opened.engine, error)
+                error.usage = _estimate(prompt, timing.n_pieces)
+                raise
+            finally:  # tokens that were made are counted on every way out
+                usage = usage or _estimate(prompt, timing.n_pieces)
+                timing.end(usage)
+        yield _done(Finish(piece.finish_reason, usage), ask, found.generation)
 
 
-async def _generate(ask: Ask, sources: list[Source]) -> AsyncGenerator[Token | Finish]:
-    """Yield the engine's Tokens and its Finish, which has a usage.
+async def _open(ask: Ask, sources: list[Source]) -> tuple[Opened, Prompt]:
+    """Begin the answer, with as many of the sources as the engine takes.
 
-    A prompt that the engine finds too long is cut by half of its passages and sent again, as
-    long as there are any. Tokens that were made are counted on every way out.
+    A prompt that the engine finds too long is cut to half of its passages and sent again, as
+    long as there are any.
     """
     stages, record, request = ask.stages, ask.record, ask.request
     sampling = Sampling(
@@ -116,35 +130,59 @@ async def _generate(ask: Ask, sources: list[Source]) -> AsyncGenerator[Token | F
         budget = context_tokens - sampling.max_tokens
         prompt = stages.prompts.build(request.query, offered, request.history, budget_tokens=budget)
         record.stages_ms["prompt"] = _ms_since(started)
-        usage: Usage | None = None
-        pieces = stages.engines.stream(
-            prompt.messages,
-            sampling,
-            request_id=record.request_id,
-            deadline=ask.deadline,
-            pinned=ask.pinned,
-        )
         try:
-            async with aclosing(_timed(pieces, stages, record)) as timed:
-                async for piece in timed:
-                    if isinstance(piece, Finish):
-                        usage = piece.usage or _estimate(prompt.messages, record)
-                        if prompt.n_passages < len(sources):
-                            record.degraded.append("cut_prompt")
-                        yield Finish(piece.finish_reason, usage)
-                        return
-                    yield Token(piece)
+            opened = await stages.engines.open(
+                prompt.messages,
+                sampling,
+                request_id=record.request_id,
+                deadline=ask.deadline,
+                pinned=ask.pinned,
+            )
         except PromptTooLong:
             if not prompt.n_passages:
                 raise
             offered = sources[: prompt.n_passages // 2]
-        except RagError as error:
-            if record.completion_tokens:
-                error.usage = usage = _estimate(prompt.messages, record)
-            raise
-        finally:
-            if record.completion_tokens:
-                _count_tokens(usage or _estimate(prompt.messages, record), stages, record)
+            continue
+        if prompt.n_passages < len(sources):
+            record.degraded.append("cut_prompt")
+        record.engine, record.model = opened.engine.name, opened.engine.model
+        return opened, prompt
+
+
+class Timing:
+    """When the pieces of an answer came; handed to the metrics when it has ended.
+
+    Observing each piece as it comes would cost more than relaying it.
+    """
+
+    def __init__(self, ask: Ask, started: float) -> None:
+        self._ask = ask
+        self._started = started
+        self._times: list[float] = []
+
+    def piece(self) -> None:
+        self._times.append(time.perf_counter())
+
+    @property
+    def n_pieces(self) -> int:
+        return len(self._times)
+
+    def end(self, usage: Usage) -> None:
+        record, metrics = self._ask.record, self._ask.stages.metrics
+        if self._times:
+            first_ms = (self._times[0] - self._started) * 1000
+            record.stages_ms["first_token"] = first_ms
+            since_request_s = (record.elapsed_ms() - _ms_since(self._times[0])) / 1000
+            metrics.first_token.labels(record.endpoint, record.engine).observe(since_request_s)
+        record.stages_ms["generation"] = _ms_since(self._started)
+        inter_token = metrics.inter_token.labels(record.engine)
+        for earlier, later in pairwise(self._times):
+            inter_token.observe(later - earlier)
+        for direction, count in (
+            ("prompt", usage.prompt_tokens),
+            ("completion", usage.completion_tokens),
+        ):
+            metrics.tokens.labels(direction, record.engine, record.model).inc(count)
 
 
 async def retrieve(retriever: Retriever, query: str, k: int, record: Record) -> Retrieval:
@@ -155,33 +193,6 @@ async def retrieve(retriever: Retriever, query: str, k: int, record: Record) -> 
         raise EngineOverloaded("too many questions wait for the embedding model") from exc
     record.stages_ms |= retrieval.latency_ms
     return retrieval
-
-
-async def _timed(
-    pieces: AsyncGenerator[Chosen | str | Finish], stages: Stages, record: Record
-) -> AsyncGenerator[str | Finish]:
-    """Pass the engine's pieces on, noting which engine it is and when each piece came."""
-    metrics = stages.metrics
-    started = last = time.perf_counter()
-    inter_token: Histogram | None = None
-    async with aclosing(pieces):
-        async for piece in pieces:
-            now = time.perf_counter()
-            if isinstance(piece, Chosen):
-                record.engine, record.model = piece.engine.name, piece.engine.model
-                continue
-            if isinstance(piece, Finish):
-                record.stages_ms["generation"] = (now - started) * 1000
-            elif inter_token is not None:
-                inter_token.observe(now - last)
-            else:
-                inter_token = metrics.inter_token.labels(record.engine)
-                record.stages_ms["first_token"] = (now - started) * 1000
-                since_request_s = record.elapsed_ms() / 1000
-                metrics.first_token.labels(record.endpoint, record.engine).observe(since_request_s)
-            record.completion_tokens += isinstance(piece, str)
-            last = now
-            yield piece
 
 
 def _source(n: int, hit: Hit) -> Source:
@@ -203,18 +214,10 @@ def scores_out(hit: Hit) -> ScoresOut:
     return ScoresOut(scores.dense, scores.sparse, scores.fused, scores.rerank)
 
 
-def _estimate(messages: list[dict[str, str]], record: Record) -> Usage:
+def _estimate(prompt: Prompt, n_pieces: int) -> Usage:
     """Count ourselves: engines send one token a piece, or close to it."""
-    prompt_tokens = sum(estimate_tokens(message["content"]) for message in messages)
-    return Usage(
-        prompt_tokens=prompt_tokens, completion_tokens=record.completion_tokens, estimated=True
-    )
-
-
-def _count_tokens(usage: Usage, stages: Stages, record: Record) -> None:
-    tokens = stages.metrics.tokens
-    tokens.labels("prompt", record.engine, record.model).inc(usage.prompt_tokens)
-    tokens.labels("completion", record.engine, record.model).inc(usage.completion_tokens)
+    prompt_tokens = sum(estimate_tokens(message["content"]) for message in prompt.messages)
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=n_pieces, estimated=True)
 
 
 def _done(finish: Finish, ask: Ask, generation: str) -> Done:
@@ -222,7 +225,7 @@ def _done(finish: Finish, ask: Ask, generation: str) -> Done:
     record.stages_ms["total"] = record.elapsed_ms()
     return Done(
         finish_reason=finish.finish_reason,
-        usage=finish.usage or Usage(prompt_tokens=0, completion_tokens=0, estimated=True),
+        usage=finish.usage or NOTHING_USED,
         latency_ms={stage: round(ms, 2) for stage, ms in record.stages_ms.items()},
         degraded=record.degraded,
         request_id=record.request_id,

@@ -35,7 +35,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         record = Record(request_id=_request_id(scope["headers"]), started=time.monotonic())
-        scope["state"] = {**scope.get("state", {}), "record": record}
+        scope["state"] = {**scope.get("state", {}), "record": record, "send": send}
         request_id = (b"x-request-id", record.request_id.encode())
 
         async def send_with_id(message: Message) -> None:

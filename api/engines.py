@@ -7,7 +7,6 @@ question is let through as a probe. Once a token is out, nothing is retried: the
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 
 import msgspec
 
@@ -36,10 +35,13 @@ _RETRIED = (
 _COUNTED = (EngineAuth, EngineDisconnect, EngineDown, EngineFailed, EngineSilent)
 
 
-class Chosen(msgspec.Struct, frozen=True):
-    """Comes once, before the first piece: from here on the answer is this engine's."""
+class Opened(msgspec.Struct, frozen=True):
+    """An answer that has begun: from its first piece on it is this engine's."""
 
     engine: Engine
+    first: str | Finish
+    rest: AsyncGenerator[str | Finish]
+    """To be closed by whoever holds it."""
 
 
 class Health(msgspec.Struct):
@@ -87,7 +89,7 @@ class Engines:
         """Return how many times in a row the engine has failed."""
         return self._health[name].failures
 
-    async def stream(
+    async def open(
         self,
         messages: list[dict[str, str]],
         sampling: Sampling,
@@ -95,63 +97,49 @@ class Engines:
         request_id: str,
         deadline: float,
         pinned: str | None = None,
-    ) -> AsyncGenerator[Chosen | str | Finish]:
-        """Yield Chosen, then what that engine says.
+    ) -> Opened:
+        """Return an answer with its first piece.
 
         Raises what Engine.stream raises: of the first engine, or of the second when the first
         failed before its first piece and the retry budget allowed another.
         """
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
         engine = self[pinned] if pinned else self._choose(())
-        tried: list[Engine] = []
-        while True:
-            tried.append(engine)
-            pieces = self._attempt(
-                engine, messages, sampling, request_id=request_id, deadline=deadline
-            )
-            try:
-                async with aclosing(pieces):
-                    async for piece in pieces:
-                        yield piece
-                return
-            except _BeforeFirst as failure:
-                others = [other for other in self.all if other not in tried]
-                may_retry = not pinned and others and len(tried) < 2 and self._retries >= 1
-                if not (may_retry and isinstance(failure.error, _RETRIED)):
-                    raise failure.error from failure.error.__cause__
-                self._retries -= 1
-                engine = self._choose(tried)
+        try:
+            return await self._attempt(engine, messages, sampling, request_id, deadline)
+        except _RETRIED:
+            if pinned or len(self.all) < 2 or self._retries < 1:
+                raise
+        self._retries -= 1
+        engine = self._choose((engine,))
+        return await self._attempt(engine, messages, sampling, request_id, deadline)
 
     async def _attempt(
         self,
         engine: Engine,
         messages: list[dict[str, str]],
         sampling: Sampling,
-        *,
         request_id: str,
         deadline: float,
-    ) -> AsyncGenerator[Chosen | str | Finish]:
-        """Pass one engine's pieces on and note its health. Raises _BeforeFirst, then RagErrors."""
-        loop, health = asyncio.get_running_loop(), self._health[engine.name]
+    ) -> Opened:
+        """Wait for one engine's first piece and note its health."""
+        health = self._health[engine.name]
         health.is_probed = health.failures > 0
-        chosen = False
         pieces = engine.stream(messages, sampling, request_id=request_id, deadline=deadline)
         try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    if not chosen:
-                        chosen = True
-                        health.succeed()
-                        yield Chosen(engine)
-                    yield piece
+            first = await anext(pieces)
         except RagError as error:
-            if isinstance(error, _COUNTED):
-                health.fail(loop.time())
-            if chosen:
-                raise
-            raise _BeforeFirst(error) from error
+            self.note(engine, error)
+            raise
         finally:
             health.is_probed = False
+        health.succeed()
+        return Opened(engine, first, pieces)
+
+    def note(self, engine: Engine, error: RagError) -> None:
+        """Count a failure against the engine's health, if it is one that says it is broken."""
+        if isinstance(error, _COUNTED):
+            self._health[engine.name].fail(asyncio.get_running_loop().time())
 
     def _choose(self, tried: Sequence[Engine]) -> Engine:
         """Return the least loaded engine that works; if none does, the one to be tried first."""
@@ -161,10 +149,3 @@ class Engines:
         if working:
             return min(working, key=lambda engine: engine.in_flight)
         return min(left, key=lambda engine: self._health[engine.name].closed_until)
-
-
-class _BeforeFirst(Exception):
-    """The engine failed while another could still take over."""
-
-    def __init__(self, error: RagError) -> None:
-        self.error = error

@@ -7,7 +7,7 @@ only if it carried a finish reason: engines may end an aborted one with `[DONE]`
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -45,6 +45,31 @@ class Finish(msgspec.Struct, frozen=True):
 
     finish_reason: str
     usage: Usage | None
+
+
+class Silence:
+    """Ends a read that waits beyond `limit` or `deadline`, both times of the event loop.
+
+    One timer a stream that looks again when it fires; a timeout around each read would cost
+    6 µs a token.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, limit: float, deadline: float) -> None:
+        self.limit = limit
+        self._content = content
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_at(min(limit, deadline), self._look)
+
+    def _look(self) -> None:
+        due = min(self.limit, self._deadline)
+        if self._loop.time() >= due:
+            self._content.set_exception(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(due, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 class _Delta(msgspec.Struct):
@@ -131,16 +156,44 @@ class Engine:
         `deadline` is a time of the event loop. Closing the generator closes the connection,
         which makes the engine stop. Raises the Engine… errors, PromptTooLong, DeadlineExceeded.
         """
+        loop = asyncio.get_running_loop()
+        decoder = sse.Decoder()
+        finish_reason: str | None = None
+        usage: Usage | None = None
+        response: aiohttp.ClientResponse | None = None
+        silence: Silence | None = None
         self.in_flight += 1
         try:
             response = await self._open(self._body(messages, sampling), request_id, deadline)
-            try:
-                async for piece in self._read(response, deadline):
-                    yield piece
-            finally:
-                response.close()  # not release(): an unread rest must not be waited for
+            silence = Silence(response.content, loop.time() + self._limits.first_token_s, deadline)
+            while chunk := await response.content.readany():
+                for event in _events(decoder, chunk):
+                    if event is None:  # [DONE]
+                        yield _finish(finish_reason, usage)
+                        return
+                    if event.usage is not None:
+                        usage = Usage(
+                            prompt_tokens=event.usage.prompt_tokens,
+                            completion_tokens=event.usage.completion_tokens,
+                        )
+                    if event.choices:
+                        choice = event.choices[0]
+                        finish_reason = choice.finish_reason or finish_reason
+                        if choice.delta is not None and choice.delta.content:
+                            # A comment does not move the limit: only text does.
+                            silence.limit = loop.time() + self._limits.token_s
+                            yield choice.delta.content
+            yield _finish(finish_reason, usage)
+        except TimeoutError as exc:
+            raise self._late(deadline) from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise EngineDisconnect("the engine broke the answer off") from exc
         finally:
             self.in_flight -= 1
+            if silence is not None:
+                silence.stop()
+            if response is not None:
+                response.close()  # not release(): an unread rest must not be waited for
 
     def _body(self, messages: list[dict[str, str]], sampling: Sampling) -> bytes:
         body: dict[str, Any] = {
@@ -207,63 +260,27 @@ class Engine:
             raise EngineDown(f"the engine closed the connection ({self.name})") from exc
         return response
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, deadline: float
-    ) -> AsyncGenerator[str | Finish]:
-        loop = asyncio.get_running_loop()
-        decoder = sse.Decoder()
-        finish_reason: str | None = None
-        usage: Usage | None = None
-        limit = loop.time() + self._limits.first_token_s
-        while chunk := await self._receive(response, min(limit, deadline), deadline):
-            for event in _events(decoder, chunk):
-                if event is None:  # [DONE]
-                    yield _finish(finish_reason, usage)
-                    return
-                if event.usage is not None:
-                    usage = Usage(
-                        prompt_tokens=event.usage.prompt_tokens,
-                        completion_tokens=event.usage.completion_tokens,
-                    )
-                if event.choices:
-                    choice = event.choices[0]
-                    finish_reason = choice.finish_reason or finish_reason
-                    if choice.delta is not None and choice.delta.content:
-                        limit = loop.time() + self._limits.token_s
-                        yield choice.delta.content
-        yield _finish(finish_reason, usage)
-
-    async def _receive(
-        self, response: aiohttp.ClientResponse, limit: float, deadline: float
-    ) -> bytes:
-        """Return the next bytes, empty at the end. A comment does not move the limit."""
-        try:
-            async with asyncio.timeout_at(limit):
-                return await response.content.readany()
-        except TimeoutError as exc:
-            raise self._late(deadline) from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise EngineDisconnect("the engine broke the answer off") from exc
-
     def _late(self, deadline: float) -> RagError:
         if asyncio.get_running_loop().time() >= deadline:
             return DeadlineExceeded("the answer took longer than API_DEADLINE_SECONDS")
         return EngineSilent(f"the engine sent no token in time ({self.name})")
 
 
-def _events(decoder: sse.Decoder, chunk: bytes) -> Iterator[_Chunk | None]:
-    """Yield parsed events, None for `[DONE]`. Raises for an error event or garbage."""
+def _events(decoder: sse.Decoder, chunk: bytes) -> list[_Chunk | None]:
+    """Return parsed events, None for `[DONE]`. Raises for an error event or garbage."""
+    events: list[_Chunk | None] = []
     try:
         for data in decoder.feed(chunk):
             if data == b"[DONE]":
-                yield None
+                events.append(None)
                 continue
             event = _chunks.decode(data)
             if event.error is not None:
                 raise failed(message_of(event.error))
-            yield event
+            events.append(event)
     except (msgspec.DecodeError, UnicodeDecodeError, sse.FrameTooLong) as exc:
         raise EngineFailed("the engine sent something that is no answer") from exc
+    return events
 
 
 def _finish(finish_reason: str | None, usage: Usage | None) -> Finish:

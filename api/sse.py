@@ -5,8 +5,6 @@ Lines end in LF, CRLF or CR and nothing else: text that models write may hold U+
 raw, which `str.splitlines` would tear apart.
 """
 
-from collections.abc import Iterator
-
 import msgspec
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -39,23 +37,35 @@ class Decoder:
         self._data: list[bytes] = []
         self._after_cr = False
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the data of each event that `chunk` completes. Raises FrameTooLong."""
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the data of each event that `chunk` completes. Raises FrameTooLong."""
+        if not self._rest and not self._data and _is_one_frame(chunk):
+            return [chunk[6:-2]]  # what engines send but for cuts and comments
         if self._after_cr and chunk.startswith(b"\n"):
             chunk, self._after_cr = chunk[1:], False
         if chunk:
             self._after_cr = chunk.endswith(b"\r")
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._rest = (self._rest + chunk).split(b"\n") if self._rest else chunk.split(b"\n")
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > self._max_bytes:
             raise FrameTooLong
+        events: list[bytes] = []
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
                 if len(line) > self._max_bytes or len(self._data) > 1000:
                     raise FrameTooLong
             elif not line and self._data:
-                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
                 self._data = []
-                yield data
+        return events
+
+
+def _is_one_frame(chunk: bytes) -> bool:
+    return (
+        chunk.startswith(b"data: ")
+        and chunk.endswith(b"\n\n")
+        and chunk.find(b"\n") == len(chunk) - 2
+        and b"\r" not in chunk
+    )

@@ -7,6 +7,7 @@ way out, and is stopped within a second when the client leaves, also before the 
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -24,6 +25,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 HEARTBEAT_S = 15.0
+STALL_S = 30.0
+"""A client that reads nothing for this long after a heartbeat is due is cut."""
 CLOSE_S = 5.0
 """How long an answer may take to give back what it holds, once stopped."""
 
@@ -63,20 +66,21 @@ async def send_error(send: Send, record: Record, error: BaseException) -> None:
     await send_json(send, record, answer_for(error).status, body, *headers)
 
 
-async def while_connected(work: Awaitable[None], receive: Receive) -> None:
-    """Run `work` to its end, or stop it and raise ClientGone when the client leaves.
+async def while_connected(work: Awaitable[None], *leaving: Awaitable[None]) -> None:
+    """Run `work` to its end, or stop it and raise ClientGone when one of `leaving` ends first.
 
     If we ourselves are cancelled (the server gives up), the work is stopped all the same.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(receive))
+    watchers = [asyncio.ensure_future(watcher) for watcher in leaving]
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, *watchers}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone
         task.result()
     finally:
-        gone.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         if not task.done():
             task.cancel()
             await asyncio.shield(asyncio.wait({task}, timeout=CLOSE_S))
@@ -123,7 +127,7 @@ class PlainAnswer:
                 await send_json(send, self._record, 200, response)
 
         try:
-            await while_connected(respond(), receive)
+            await while_connected(respond(), _disconnect(receive))
         except ClientGone:
             self._record.outcome = "client_gone"
 
@@ -143,43 +147,45 @@ class StreamedAnswer:
         *,
         commit_s: float,
         heartbeat_s: float = HEARTBEAT_S,
+        stall_s: float = STALL_S,
     ) -> None:
         self._events = events
         self._record = record
         self._commit_s = commit_s
         self._heartbeat_s = heartbeat_s
+        self._stall_s = stall_s
         self._held: list[bytes] = []
         self._is_committed = False
         self._number = 0
         self._last_sent = 0.0
-        self._sending = asyncio.Lock()
+        self._committed: asyncio.Future[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
-        idle = asyncio.ensure_future(self._fill_silence())
+        # Straight to the server: nothing on the way looks at the body, and each layer costs.
+        self._send_body = scope.get("state", {}).get("send", send)
         try:
-            await while_connected(self._relay(), receive)
+            await while_connected(self._relay(), _disconnect(receive), self._fill_silence())
         except ClientGone:
             self._record.outcome = "client_gone"
-        finally:
-            idle.cancel()
 
     async def _relay(self) -> None:
         try:
             async with aclosing(self._events):
                 async for event in self._events:
                     frame = self._frame(event.event, event)
-                    if isinstance(event, Sources) and not self._is_committed:
+                    if isinstance(event, Sources) and self._committed is None:
                         self._held.append(frame)
                         continue
                     if not self._is_committed:
                         await self._commit()
                     await self._write(frame)
         except Exception as error:
-            if not self._is_committed:
-                self._is_committed = True
+            if self._committed is None:
+                self._committed = asyncio.get_running_loop().create_future()
                 await send_error(self._send, self._record, error)
                 return
+            await self._commit()
             failed(self._record, error)
             body = ErrorBody.of(error, self._record.request_id)
             await self._write(self._frame(b"error", body))
@@ -190,8 +196,11 @@ class StreamedAnswer:
         return sse.encode_frame(event, self._number, payload)
 
     async def _commit(self) -> None:
-        """Send 200 and what was held back."""
-        self._is_committed = True
+        """Send 200 and what was held back, once; whoever comes second waits for the first."""
+        if self._committed is not None:
+            await self._committed
+            return
+        self._committed = asyncio.get_running_loop().create_future()
         self._record.status = 200
         held, self._held = b"".join(self._held), []
         headers = [
@@ -199,28 +208,29 @@ class StreamedAnswer:
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
         ]
-        async with self._sending:
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            await self._send_body(held or sse.HEARTBEAT)
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._write(held or sse.HEARTBEAT)
+        self._is_committed = True
+        self._committed.set_result(None)
 
-    async def _write(self, data: bytes) -> None:
-        async with self._sending:
-            await self._send_body(data)
-
-    async def _send_body(self, data: bytes) -> None:
-        self._last_sent = asyncio.get_running_loop().time()
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    def _write(self, data: bytes) -> Awaitable[None]:
+        self._last_sent = time.monotonic()
+        message = {"type": "http.response.body", "body": data, "more_body": True}
+        sent: Awaitable[None] = self._send_body(message)
+        return sent
 
     async def _fill_silence(self) -> None:
-        """Commit when the first token is late; then send a comment whenever nothing else goes."""
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # the client left: the relay is told by `receive`
+        """Commit when the first token is late; then send a comment whenever nothing else goes.
+
+        Returns when a comment cannot be sent: the client has stopped reading.
+        """
+        with contextlib.suppress(OSError, TimeoutError):
             await asyncio.sleep(self._commit_s)
-            if not self._is_committed:
-                await self._commit()
+            await self._commit()
             while True:
-                quiet_s = loop.time() - self._last_sent
+                quiet_s = time.monotonic() - self._last_sent
                 if quiet_s < self._heartbeat_s:
                     await asyncio.sleep(self._heartbeat_s - quiet_s)
                 else:
-                    await self._write(sse.HEARTBEAT)
+                    async with asyncio.timeout(self._stall_s):
+                        await self._write(sse.HEARTBEAT)

@@ -46,7 +46,6 @@ class Record(msgspec.Struct):
     model: str = ""
     degraded: list[str] = []
     """What had to be left out of the answer."""
-    completion_tokens: int = 0
     answers: bool = False
     """The request was answered through the engine path and belongs in the latency histogram."""
 
