@@ -13,11 +13,13 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -112,10 +114,10 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
     """
     home = index_dir / ".embedded"
     (home / "ledger").mkdir(parents=True, exist_ok=True)
-    sockets = Path(tempfile.mkdtemp(prefix="ragrelay-"))
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         _lock(stack.enter_context((home / "lock").open("w")), index_dir)
+        sockets = _private_folder(home)
+        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         port, key = _free_port(), secrets.token_urlsafe(32)
         children = [
             Child("redis_cache", _cache_command(sockets / "cache.sock"), log=home / "cache.log"),
@@ -154,6 +156,20 @@ def _lock(file: IO[str], index_dir: Path) -> None:
         raise SettingsError(
             f"RETRIEVAL_INDEX_DIR: another ragrelay runs its embedded engine in {index_dir}"
         ) from None
+
+
+def _private_folder(home: Path) -> Path:
+    """Return a folder for sockets that only we can enter: the same one after a crash.
+
+    Not in `home`: the path of a socket may have 107 bytes.
+    """
+    name = f"ragrelay-{os.getuid()}-{sha256(str(home.resolve()).encode()).hexdigest()[:12]}"
+    folder = Path(tempfile.gettempdir()) / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise SettingsError(f"TMPDIR: {folder} is not a folder that only we can enter")
+    return folder
 
 
 def _free_port() -> int:

@@ -231,14 +231,14 @@ def rows() -> list[Row]:
             for _ in range(3):
                 for role, (port, pid) in ports.items():
                     before = cpu_s(pid) if pid else 0.0
-                    n, _, _ = asyncio.run(burst(port, role, streams=16, tokens=400, rate=50))
+                    n, _, _ = asyncio.run(burst(port, role, streams=16, tokens=240, rate=50))
                     if pid:
                         cost[role].append((cpu_s(pid) - before) / n * 1e6)
             for role, (port, _) in ports.items():
                 first[role] = asyncio.run(firsts_beside(port, role, open_streams=16))
-            for _ in range(3):
+            for _ in range(2):
                 for role, (port, _) in ports.items():
-                    n, _, s = asyncio.run(burst(port, role, streams=128, tokens=150, rate=30))
+                    n, _, s = asyncio.run(burst(port, role, streams=128, tokens=120, rate=30))
                     rate[role].append(n / s)
     ours, bare = median(cost["ragrelay"]), median(cost["pipe"])
     added = (median(first["ragrelay"]) - median(first["engine"])) * 1000
