@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 DOCS ?=
 
-.PHONY: run test lint bench test-engine clean install
+.PHONY: run test lint bench soak test-engine clean install
 
 run: .venv/run.stamp
 	@exec $(BIN)/ragrelay up $(DOCS)
@@ -28,7 +28,12 @@ test-engine: .venv/test.stamp
 	TEST_ENGINE_MODEL=$(MODEL) $(BIN)/pytest tests/api/test_contract.py -k given --tb=short $(ARGS)
 
 bench: .venv/test.stamp
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.retrieval $(ARGS)
+	$(BIN)/python -m bench.relay
+
+# Longer than a test may take: 10,000 streams, half of them cut.
+soak: .venv/test.stamp
+	$(BIN)/python -m bench.relay soak
 
 install: .venv/run.stamp
 

@@ -25,6 +25,7 @@ from api.errors import (
     RagError,
 )
 from api.schemas import Check, Usage
+from api.silence import Silence
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,29 +48,14 @@ class Finish(msgspec.Struct, frozen=True):
     usage: Usage | None
 
 
-class Silence:
-    """Ends a read that waits beyond `limit` or `deadline`, both times of the event loop.
+def engine_session() -> aiohttp.ClientSession:
+    """Return a session for engines, to be closed by the caller.
 
-    One timer a stream that looks again when it fires; a timeout around each read would cost
-    6 µs a token.
+    A connection a request: an answer's connection is closed with it anyway, and a POST on a kept
+    one may meet an engine that is just closing it.
     """
-
-    def __init__(self, content: aiohttp.StreamReader, limit: float, deadline: float) -> None:
-        self.limit = limit
-        self._content = content
-        self._deadline = deadline
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_at(min(limit, deadline), self._look)
-
-    def _look(self) -> None:
-        due = min(self.limit, self._deadline)
-        if self._loop.time() >= due:
-            self._content.set_exception(TimeoutError())
-        else:
-            self._timer = self._loop.call_at(due, self._look)
-
-    def stop(self) -> None:
-        self._timer.cancel()
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, force_close=True)
+    return aiohttp.ClientSession(connector=connector, auto_decompress=False)
 
 
 class _Delta(msgspec.Struct):
@@ -171,6 +157,8 @@ class Engine:
                     if event is None:  # [DONE]
                         yield _finish(finish_reason, usage)
                         return
+                    if isinstance(event, RagError):
+                        raise event
                     if event.usage is not None:
                         usage = Usage(
                             prompt_tokens=event.usage.prompt_tokens,
@@ -266,9 +254,12 @@ class Engine:
         return EngineSilent(f"the engine sent no token in time ({self.name})")
 
 
-def _events(decoder: sse.Decoder, chunk: bytes) -> list[_Chunk | None]:
-    """Return parsed events, None for `[DONE]`. Raises for an error event or garbage."""
-    events: list[_Chunk | None] = []
+def _events(decoder: sse.Decoder, chunk: bytes) -> list[_Chunk | RagError | None]:
+    """Return parsed events, None for `[DONE]`, last an error where an error event or garbage is.
+
+    As values: what came before it in the same chunk counts.
+    """
+    events: list[_Chunk | RagError | None] = []
     try:
         for data in decoder.feed(chunk):
             if data == b"[DONE]":
@@ -276,10 +267,10 @@ def _events(decoder: sse.Decoder, chunk: bytes) -> list[_Chunk | None]:
                 continue
             event = _chunks.decode(data)
             if event.error is not None:
-                raise failed(message_of(event.error))
+                return [*events, failed(message_of(event.error))]
             events.append(event)
-    except (msgspec.DecodeError, UnicodeDecodeError, sse.FrameTooLong) as exc:
-        raise EngineFailed("the engine sent something that is no answer") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, sse.FrameTooLong):
+        return [*events, EngineFailed("the engine sent something that is no answer")]
     return events
 
 

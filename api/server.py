@@ -6,6 +6,7 @@ One worker a process: models and index are loaded once, gauges stay true; scale 
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -67,5 +68,6 @@ async def serve(app: Edge, listener: socket.socket, on_ready: Callable[[], None]
 
 
 async def _announce(app: Edge, on_ready: Callable[[], None]) -> None:
-    await app.service.loader.settled.wait()
-    on_ready()
+    with suppress(TimeoutError):
+        await app.service.until_answering()
+        on_ready()

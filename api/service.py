@@ -16,7 +16,7 @@ from api.answer import Stages
 from api.embedded import Embedded, run_embedded
 from api.engines import Engines
 from api.errors import ShuttingDown
-from api.generation import Engine, Limits
+from api.generation import Engine, Limits, engine_session
 from api.loading import Loader
 from api.prompt import PromptBuilder
 from api.schemas import Check, Health, Status
@@ -25,6 +25,7 @@ from api.telemetry import Metrics
 
 REDIS_TIMEOUT_S = 0.1
 CHECK_INTERVAL_S = 5.0
+ENGINE_START_S = 120.0
 LOCAL_CHECKS = ("models", "index")
 """What decides readiness: a replica whose engine is down still serves search and says why."""
 
@@ -52,10 +53,7 @@ class Service:
             if not settings.engine_addresses():
                 index_dir = Path(settings.retrieval.index_dir)
                 self.embedded = await stack.enter_async_context(run_embedded(index_dir))
-            session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=False
-            )
-            await stack.enter_async_context(session)
+            session = await stack.enter_async_context(engine_session())
             self.engines = self._open_engines(session)
             for engine in self.engines.all:
                 in_flight = self.metrics.engine_in_flight.labels(engine.name)
@@ -83,6 +81,15 @@ class Service:
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
+
+    async def until_answering(self) -> None:
+        """Wait until a first question has a chance: all is loaded, the embedded engine too."""
+        await self.loader.settled.wait()
+        async with asyncio.timeout(ENGINE_START_S):
+            while self.embedded and self.engines:
+                if (await self.engines.all[0].check()).status == "ok":
+                    return
+                await asyncio.sleep(0.1)
 
     def stages(self) -> Stages:
         """Return what an answer is made with. Raises ShuttingDown, Loading or NoIndex."""

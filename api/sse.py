@@ -39,7 +39,7 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that `chunk` completes. Raises FrameTooLong."""
-        if not self._rest and not self._data and _is_one_frame(chunk):
+        if not self._rest and not self._data and _is_one_frame(chunk, self._max_bytes):
             return [chunk[6:-2]]  # what engines send but for cuts and comments
         if self._after_cr and chunk.startswith(b"\n"):
             chunk, self._after_cr = chunk[1:], False
@@ -62,9 +62,10 @@ class Decoder:
         return events
 
 
-def _is_one_frame(chunk: bytes) -> bool:
+def _is_one_frame(chunk: bytes, max_bytes: int) -> bool:
     return (
-        chunk.startswith(b"data: ")
+        len(chunk) <= max_bytes
+        and chunk.startswith(b"data: ")
         and chunk.endswith(b"\n\n")
         and chunk.find(b"\n") == len(chunk) - 2
         and b"\r" not in chunk

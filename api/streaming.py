@@ -226,7 +226,8 @@ class StreamedAnswer:
         """
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.sleep(self._commit_s)
-            await self._commit()
+            async with asyncio.timeout(self._stall_s):
+                await self._commit()
             while True:
                 quiet_s = time.monotonic() - self._last_sent
                 if quiet_s < self._heartbeat_s:

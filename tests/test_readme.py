@@ -4,12 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client, frames, text_of
+from tests.harness import Client, frames, live, settings_for, text_of
 
 PAGES = [Path(__file__).parent.parent / "README.md"]
 URL = "http://127.0.0.1:8000"
@@ -22,10 +23,26 @@ def blocks(language: str, containing: str) -> list[str]:
     return [block for block in found if containing in block]
 
 
+@pytest.fixture(scope="module")
+def serving_readme(
+    _engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
+    """A server over the README itself, as `make run` makes it."""
+    from retrieval.build import build_index
+    from retrieval.embedding import load_embedder
+
+    directory = tmp_path_factory.mktemp("readme-index")
+    embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
+    build_index(directory, PAGES, embedder)
+    embedder.close()
+    with live(settings_for(_engine.url, directory)) as (client, _):
+        yield client
+
+
 @pytest.fixture
-def answering(client: Client, engine: FakeEngine) -> Client:
+def answering(serving_readme: Client, engine: FakeEngine) -> Client:
     engine.script = saying(["TGI", " and", " vLLM"])
-    return client
+    return serving_readme
 
 
 CURLS = blocks("sh", "curl")

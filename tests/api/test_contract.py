@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-import aiohttp
 import msgspec
 import pytest
 
 from api.errors import PromptTooLong
-from api.generation import Engine, Finish, Limits, Sampling
+from api.generation import Engine, Finish, Limits, Sampling, engine_session
 from tests.dialects import DIALECTS, MODEL
 from tests.fake_engine import Exchange, FakeEngine
 from tests.harness import eventually
@@ -98,7 +97,7 @@ def with_engine(subject: Subject, use: Callable) -> object:
     """Run `use(engine)` on a loop of its own, once the engine is up."""
 
     async def run() -> object:
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
+        async with engine_session() as session:
             engine = Engine(
                 session,
                 kind=subject.kind,
