@@ -92,20 +92,21 @@ async def answer(
         started = time.perf_counter()
         opened, prompt = await _open(ask, sources)
         piece, timing = opened.first, Timing(ask, started)
+        came_at = timing.times.append
         usage: Usage | None = None
         async with aclosing(opened.rest) as rest:
             try:
                 while isinstance(piece, str):
-                    timing.piece()
+                    came_at(time.perf_counter())
                     yield Token(piece)
                     piece = await anext(rest)
                 usage = piece.usage
             except RagError as error:
                 stages.engines.note(opened.engine, error)
-                error.usage = _estimate(prompt, timing.n_pieces)
+                error.usage = _estimate(prompt, len(timing.times))
                 raise
             finally:  # tokens that were made are counted on every way out
-                usage = usage or _estimate(prompt, timing.n_pieces)
+                usage = usage or _estimate(prompt, len(timing.times))
                 timing.end(usage)
         yield _done(Finish(piece.finish_reason, usage), ask, found.generation)
 
@@ -158,25 +159,19 @@ class Timing:
     def __init__(self, ask: Ask, started: float) -> None:
         self._ask = ask
         self._started = started
-        self._times: list[float] = []
-
-    def piece(self) -> None:
-        self._times.append(time.perf_counter())
-
-    @property
-    def n_pieces(self) -> int:
-        return len(self._times)
+        self.times: list[float] = []
+        """time.perf_counter() of each piece."""
 
     def end(self, usage: Usage) -> None:
         record, metrics = self._ask.record, self._ask.stages.metrics
-        if self._times:
-            first_ms = (self._times[0] - self._started) * 1000
+        if self.times:
+            first_ms = (self.times[0] - self._started) * 1000
             record.stages_ms["first_token"] = first_ms
-            since_request_s = (record.elapsed_ms() - _ms_since(self._times[0])) / 1000
+            since_request_s = (record.elapsed_ms() - _ms_since(self.times[0])) / 1000
             metrics.first_token.labels(record.endpoint, record.engine).observe(since_request_s)
         record.stages_ms["generation"] = _ms_since(self._started)
         inter_token = metrics.inter_token.labels(record.engine)
-        for earlier, later in pairwise(self._times):
+        for earlier, later in pairwise(self.times):
             inter_token.observe(later - earlier)
         for direction, count in (
             ("prompt", usage.prompt_tokens),

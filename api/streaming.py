@@ -174,12 +174,13 @@ class StreamedAnswer:
             async with aclosing(self._events):
                 async for event in self._events:
                     frame = self._frame(event.event, event)
-                    if isinstance(event, Sources) and self._committed is None:
+                    if self._is_committed:
+                        await self._write(frame)
+                    elif isinstance(event, Sources) and self._committed is None:
                         self._held.append(frame)
-                        continue
-                    if not self._is_committed:
+                    else:
                         await self._commit()
-                    await self._write(frame)
+                        await self._write(frame)
         except Exception as error:
             if self._committed is None:
                 self._committed = asyncio.get_running_loop().create_future()

@@ -171,6 +171,10 @@ def asked_of(role: str, tokens: int, rate: float) -> tuple[bytes, bytes]:
     return head.encode() + raw, mark
 
 
+tokens_seen = 0
+"""By all streams of this process so far."""
+
+
 async def stream(
     port: int, request: bytes, mark: bytes, *, leave_after: int | None = None
 ) -> tuple[int, float]:
@@ -179,6 +183,7 @@ async def stream(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     seen, first, rest = 0, 0.0, b""
+    global tokens_seen
     while chunk := await reader.read(65536):
         data = rest + chunk
         found = data.count(mark)
@@ -186,6 +191,7 @@ async def stream(
         if found and not seen:
             first = time.perf_counter() - started
         seen += found
+        tokens_seen += found
         if leave_after is not None and seen >= leave_after:
             break
     writer.close()
@@ -218,8 +224,30 @@ async def firsts_beside(port: int, role: str, *, open_streams: int) -> list[floa
     return firsts
 
 
+async def relaying_cpu_s(port: int, pid: int, role: str) -> float:
+    """CPU a token while 16 streams run, their beginnings and ends left out."""
+    request, mark = asked_of(role, 300, 50)
+    streams = [asyncio.create_task(stream(port, request, mark)) for _ in range(16)]
+    await asyncio.sleep(1)
+    tokens, cpu = tokens_seen, cpu_s(pid)
+    await asyncio.sleep(4)
+    cost = (cpu_s(pid) - cpu) / (tokens_seen - tokens)
+    await asyncio.gather(*streams)
+    return cost
+
+
+async def request_cpu_s(port: int, pid: int, role: str) -> float:
+    """CPU a request with one token, one after another."""
+    request, mark = asked_of(role, 1, 1000)
+    before = cpu_s(pid)
+    for _ in range(100):
+        await stream(port, request, mark)
+    return (cpu_s(pid) - before) / 100
+
+
 def rows() -> list[Row]:
     cost: dict[str, list[float]] = {"pipe": [], "ragrelay": []}
+    start: dict[str, list[float]] = {"pipe": [], "ragrelay": []}
     first: dict[str, list[float]] = {"engine": [], "pipe": [], "ragrelay": []}
     rate: dict[str, list[float]] = {"engine": [], "pipe": [], "ragrelay": []}
     with process("engine") as (engine_port, _):
@@ -229,11 +257,10 @@ def rows() -> list[Row]:
             for role, (port, _) in ports.items():  # warm
                 asyncio.run(burst(port, role, streams=4, tokens=20, rate=50))
             for _ in range(3):
-                for role, (port, pid) in ports.items():
-                    before = cpu_s(pid) if pid else 0.0
-                    n, _, _ = asyncio.run(burst(port, role, streams=16, tokens=240, rate=50))
-                    if pid:
-                        cost[role].append((cpu_s(pid) - before) / n * 1e6)
+                for role in cost:
+                    port, pid = ports[role]
+                    cost[role].append(asyncio.run(relaying_cpu_s(port, pid, role)) * 1e6)
+                    start[role].append(asyncio.run(request_cpu_s(port, pid, role)) * 1e3)
             for role, (port, _) in ports.items():
                 first[role] = asyncio.run(firsts_beside(port, role, open_streams=16))
             for _ in range(2):
@@ -247,6 +274,9 @@ def rows() -> list[Row]:
     return [
         {"what": "CPU a relayed token, 16 streams × 50/s", "ours": f"{ours:.0f} µs",
          "bare": f"byte pipe {bare:.0f} µs", "ratio": f"{ours / bare:.2f}", "goal": "≤ 1.5"},
+        {"what": "CPU a request with one token", "ours": f"{median(start['ragrelay']):.1f} ms",
+         "bare": f"byte pipe {median(start['pipe']):.1f} ms",
+         "ratio": f"{median(start['ragrelay']) / median(start['pipe']):.2f}", "goal": ""},
         {"what": "added to the first token, 16 streams open", "ours": f"{added:.1f} ms",
          "bare": f"byte pipe {added_bare:.1f} ms", "ratio": f"{added / max(added_bare, 0.1):.2f}",
          "goal": "≤ 3 ms"},
@@ -270,17 +300,20 @@ async def _soak(port: int, pid: int, total: int, report: Callable[[int, float], 
         report(done + 1000, rss_mb(pid))
 
 
+def _sockets(pid: int) -> int:
+    folder = Path(f"/proc/{pid}/fd")
+    return sum("socket" in os.readlink(link) for link in folder.iterdir())
+
+
 def soak(total: int = 10_000) -> list[Row]:
     """RSS and sockets of ragrelay over many streams, half of them left after five tokens."""
     seen: list[tuple[int, float]] = []
     with process("engine") as (engine_port, _):
         with process("ragrelay", f"http://127.0.0.1:{engine_port}") as (port, pid):
+            sockets_before = _sockets(pid)
             asyncio.run(_soak(port, pid, total, lambda n, mb: seen.append((n, mb))))
             time.sleep(1.0)
-            sockets = sum(
-                "socket" in os.readlink(f"/proc/{pid}/fd/{fd}")
-                for fd in os.listdir(f"/proc/{pid}/fd")
-            )
+            sockets = _sockets(pid) - sockets_before
             metrics = subprocess.run(
                 ["curl", "-s", f"http://127.0.0.1:{port}/metrics"], capture_output=True, text=True
             ).stdout
