@@ -64,14 +64,6 @@ DIALECTS: dict[str, Dialect] = {
         sampling={"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
         overload=frozenset({429, 503}),
     ),
-    "sglang": Dialect(
-        health="/health",
-        model=_OPENAI_MODELS,
-        context=Fact("/v1/models", ("data", 0, "max_model_len")),
-        asks_for="served",
-        sampling={"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
-        overload=frozenset({429, 503}),
-    ),
     "llamacpp": Dialect(
         health="/health",
         model=_OPENAI_MODELS,
@@ -83,6 +75,7 @@ DIALECTS: dict[str, Dialect] = {
         health="/v1/models", model=None, context=None, asks_for="configured", sampling={}
     ),
 }
+DIALECTS["sglang"] = DIALECTS["vllm"]
 DIALECTS["embedded"] = DIALECTS["llamacpp"]
 
 # The text is all that a TGI stream gives: its http_status_code is 422 for every cause.

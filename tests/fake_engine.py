@@ -9,11 +9,12 @@ import contextlib
 import json
 import socket
 import struct
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+
+from tests.threaded import ThreadedServer
 
 
 class Call(msgspec.Struct):
@@ -126,74 +127,31 @@ def sending(*parts: bytes, status: int = 200) -> Script:
     return script
 
 
-class FakeEngine:
-    """Runs in a thread of its own; set `script` to what the next answers shall be."""
+class FakeEngine(ThreadedServer):
+    """Set `script` to what the next answers shall be."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[Call] = []
         self.script: Script = saying()
         self.facts: dict[str, object] = {}
         """What GET routes answer, beside 200 with an empty object."""
         self.facts_status = 200
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._started = threading.Event()
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def chats(self) -> list[Call]:
         return [call for call in self.calls if call.path == "/v1/chat/completions"]
 
-    def __enter__(self) -> "FakeEngine":
-        self._thread.start()
-        assert self._started.wait(5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        self._handlers: set[asyncio.Task] = set()
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        await self._stop.wait()
-        server.close()
-        for task in self._handlers:
-            task.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._handlers.add(task)
-        try:
-            call = await _read_call(reader)
-            if call is None:
-                return
-            self.calls.append(call)
-            exchange = Exchange(call, reader, writer)
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                if call.method == "POST":
-                    await self.script(exchange)
-                else:
-                    await exchange.json(self.facts_status, self.facts.get(call.path, {}))
-        finally:
-            self._handlers.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        call = await _read_call(reader)
+        if call is None:
+            return
+        self.calls.append(call)
+        exchange = Exchange(call, reader, writer)
+        if call.method == "POST":
+            await self.script(exchange)
+        else:
+            await exchange.json(self.facts_status, self.facts.get(call.path, {}))
 
 
 async def _read_call(reader: asyncio.StreamReader) -> Call | None:

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import socket
 import struct
-import threading
 from collections.abc import AsyncIterator
 
 import msgspec
+
+from tests.threaded import ThreadedServer
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,61 +29,22 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """Keep the connection open and send nothing more after so many bytes."""
 
 
-class FaultProxy:
-    """Forwards 127.0.0.1:port to `target_port`, in a thread of its own."""
+class FaultProxy(ThreadedServer):
+    """Forwards to `target_port`."""
 
     def __init__(self, target_port: int, faults: Faults) -> None:
+        super().__init__()
         self._target_port = target_port
         self._faults = faults
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._started = threading.Event()
-        self._tasks: set[asyncio.Task] = set()
-        self.port = 0
 
-    def __enter__(self) -> "FaultProxy":
-        self._thread.start()
-        assert self._started.wait(5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        await self._stop.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-            upward = asyncio.create_task(_copy(reader, up_writer))
-            try:
-                await self._spoil(up_reader, writer)
-            finally:
-                upward.cancel()
-                up_writer.close()
-        self._tasks.discard(task)
-        writer.close()
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        upward = asyncio.create_task(_copy(reader, up_writer))
+        try:
+            await self._spoil(up_reader, writer)
+        finally:
+            upward.cancel()
+            up_writer.close()
 
     async def _spoil(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         faults, sent = self._faults, 0

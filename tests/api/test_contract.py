@@ -245,4 +245,7 @@ def test_fake_asked_in_its_dialect(engine: FakeEngine, kind: str) -> None:
     if kind == "tgi":
         assert asked.get("top_p", 0.5) < 1
         assert asked["max_tokens"] <= 1024
+    else:  # engines with sampling defaults of their own: switched off, so that all answer alike
+        assert asked["top_p"] == 1.0
+        assert 1.0 in (asked.get("repetition_penalty"), asked.get("repeat_penalty"))
     eventually(lambda: all(call.headers.get("x-conversation-id") is None for call in engine.calls))
