@@ -30,6 +30,8 @@ test-engine: .venv/test.stamp
 bench: .venv/test.stamp
 	$(BIN)/python -m bench.retrieval $(ARGS)
 	$(BIN)/python -m bench.relay
+	$(BIN)/python -m bench.caching
+	$(BIN)/python -m bench.hits
 
 # Longer than a test may take: 10,000 streams, half of them cut.
 soak: .venv/test.stamp

@@ -27,7 +27,7 @@ from api.schemas import (
 )
 from api.telemetry import Metrics, Record
 from retrieval.retriever import Retrieval, Retriever
-from retrieval.types import Hit, QueueFull
+from retrieval.types import Float32Array, Hit, QueueFull
 
 NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0)
 LATE = "the answer took longer than API_DEADLINE_SECONDS"
@@ -47,6 +47,12 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     deadline_s: float
 
+    def sampling(self, request: QueryRequest) -> Sampling:
+        return Sampling(
+            max_tokens=request.max_tokens or self.max_tokens,
+            temperature=self.temperature if request.temperature is None else request.temperature,
+        )
+
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One question on its way: what was asked, by which request, until when."""
@@ -60,12 +66,18 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def answer(
-    request: QueryRequest, stages: Stages, record: Record, *, pinned: str | None = None
+    request: QueryRequest,
+    stages: Stages,
+    record: Record,
+    *,
+    pinned: str | None = None,
+    query_embedding: Float32Array | None = None,
 ) -> AsyncGenerator[Event]:
     """Yield Sources, then Tokens, then Done.
 
     Raises what the engines raise, before the first Token or after it (then with the usage so
-    far), and DeadlineExceeded; an answer without Done is not whole. `pinned` names an engine.
+    far), and DeadlineExceeded; an answer without Done is not whole. `pinned` names an engine,
+    `query_embedding` is the vector of the question where it is known.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + stages.deadline_s - record.elapsed_ms() / 1000
@@ -74,7 +86,13 @@ async def answer(
     with stages.metrics.open_streams.track_inprogress():
         try:
             async with asyncio.timeout_at(deadline):
-                found = await retrieve(stages.retriever, request.query, request.top_k, record)
+                found = await retrieve(
+                    stages.retriever,
+                    request.query,
+                    request.top_k,
+                    record,
+                    query_embedding=query_embedding,
+                )
         except TimeoutError as exc:
             raise DeadlineExceeded(LATE) from exc
         hits = found.hits
@@ -118,10 +136,7 @@ async def _open(ask: Ask, sources: list[Source]) -> tuple[Opened, Prompt]:
     long as there are any.
     """
     stages, record, request = ask.stages, ask.record, ask.request
-    sampling = Sampling(
-        max_tokens=request.max_tokens or stages.max_tokens,
-        temperature=stages.temperature if request.temperature is None else request.temperature,
-    )
+    sampling = stages.sampling(request)
     context_tokens = min(
         stages.context_tokens, stages.engines.context_tokens or stages.context_tokens
     )
@@ -180,13 +195,20 @@ class Timing:
             metrics.tokens.labels(direction, record.engine, record.model).inc(count)
 
 
-async def retrieve(retriever: Retriever, query: str, k: int, record: Record) -> Retrieval:
+async def retrieve(
+    retriever: Retriever,
+    query: str,
+    k: int,
+    record: Record,
+    *,
+    query_embedding: Float32Array | None = None,
+) -> Retrieval:
     """Find passages and note the time of each stage. Raises EngineOverloaded."""
     try:
-        retrieval = await retriever.retrieve(query, k)
+        retrieval = await retriever.retrieve(query, k, query_embedding=query_embedding)
     except QueueFull as exc:
         raise EngineOverloaded("too many questions wait for the embedding model") from exc
-    record.stages_ms |= retrieval.latency_ms
+    record.stages_ms = retrieval.latency_ms | record.stages_ms
     return retrieval
 
 

@@ -3,10 +3,10 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings (a taken port is one), 130 interrupted.
 """
 
-import asyncio
 import faulthandler
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +18,7 @@ from api.settings import Settings, SettingsError
 from retrieval.types import RetrievalError
 
 if TYPE_CHECKING:
+    from api.caching.evaluation import Encode
     from retrieval.build import BuildReport
     from retrieval.embedding import Embedder
     from retrieval.evaluation import Qrels, Queries
@@ -114,8 +115,48 @@ def eval_qrels(folder: Path, limit: int | None) -> None:
     _evaluate(corpus, queries, qrels, limit)
 
 
+@cli.group()
+def cache() -> None:
+    """Measure the answer cache on labelled pairs of questions (.jsonl, .gz or not)."""
+
+
+@cache.command(name="eval")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+def cache_eval(files: tuple[Path, ...]) -> None:
+    """Print recall and false hits of FILES by category, and the whole curve."""
+    from api.caching.evaluation import evaluate_pairs
+
+    with _cache_encoder() as encode:
+        click.echo(evaluate_pairs(files, encode).to_table())
+
+
+@cache.command(name="calibrate")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--target", default=0.025, show_default=True, help="False hits at most")
+def cache_calibrate(files: tuple[Path, ...], target: float) -> None:
+    """Print the lowest CACHE_SIMILARITY_THRESHOLD that keeps false hits under the target."""
+    from api.caching.calibration import calibrate_files
+
+    with _cache_encoder() as encode:
+        click.echo(calibrate_files(files, encode, target=target).to_table())
+
+
+@contextmanager
+def _cache_encoder() -> Iterator["Encode"]:
+    from retrieval.embedding import load_embedder
+
+    model = Settings.from_env().cache.embedding_model
+    embedder = load_embedder(model, threads=available_cores())
+    try:
+        yield embedder.encode_queries
+    finally:
+        embedder.close()
+
+
 def _serve(prepare: Callable[[Settings], None]) -> None:
     settings = Settings.from_env()
+
+    import uvloop
 
     from api.app import create_app
     from api.server import bind
@@ -129,7 +170,7 @@ def _serve(prepare: Callable[[Settings], None]) -> None:
     if not settings.auth.enabled and host not in ("127.0.0.1", "::1"):
         click.echo(f"warning: {url} answers without a key; set AUTH_ENABLED and AUTH_API_KEY")
     click.echo(f"loading; {url} opens now and answers in a few seconds")
-    asyncio.run(run_server(create_app(settings), listener, lambda: _welcome(url)))
+    uvloop.run(run_server(create_app(settings), listener, lambda: _welcome(url)))
 
 
 def _welcome(url: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.logs import logger
+from api.logs import write_request
 from api.service import Service
 from api.telemetry import Record
 
@@ -53,7 +53,7 @@ class Edge:
         record.endpoint = scope.get("path_template") or "unmatched"
         self.service.metrics.observe(scope["method"], record)
         level = 10 if record.endpoint in _QUIET else 20
-        facts = {
+        facts: dict[str, object] = {
             "request_id": record.request_id,
             "method": scope["method"],
             "endpoint": record.endpoint,
@@ -65,7 +65,7 @@ class Edge:
             facts["error"] = record.error
         if record.stages_ms:
             facts["stages_ms"] = {name: round(ms, 1) for name, ms in record.stages_ms.items()}
-        logger.log(level, "request", extra={"facts": facts})
+        write_request(level, facts)
 
 
 def _request_id(headers: Any) -> str:

@@ -5,7 +5,7 @@
     ├── Unauthorized, Forbidden, NotFound, MethodNotAllowed                 the door
     ├── EngineOverloaded, EngineAuth, EngineFailed, EngineDown              the engine
     │   └── EngineDisconnect, EngineSilent                                  … mid-answer
-    ├── Loading, NoIndex, ShuttingDown                                      ourselves
+    ├── Loading, NoIndex, CacheDown, ShuttingDown                           ourselves
     └── DeadlineExceeded
 
 Foreign errors become one of these in the module that owns the client. The wire form is
@@ -96,6 +96,12 @@ class NoIndex(RagError):
     retry_after_s = 30.0
 
 
+class CacheDown(RagError):
+    """The cache's store must agree to what was asked, and does not answer."""
+
+    retry_after_s = 5.0
+
+
 class ShuttingDown(RagError):
     retry_after_s = 5.0
 
@@ -130,6 +136,7 @@ ERRORS: dict[type[BaseException], Answer] = {
     EngineDown: Answer(503, "engine_down", True, "unavailable"),
     Loading: Answer(503, "loading", True, "unavailable"),
     NoIndex: Answer(503, "no_index", True, "unavailable"),
+    CacheDown: Answer(503, "cache_down", True, "unavailable"),
     ShuttingDown: Answer(503, "shutting_down", True, "unavailable"),
     DeadlineExceeded: Answer(504, "deadline", True, "timeout"),
 }

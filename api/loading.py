@@ -5,6 +5,7 @@ The port is open long before a model is loaded; until then questions are answere
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,8 +27,15 @@ WARM_UP = "What is this about?"
 class Loader:
     """Loads the embedding model once and opens every new generation that the pointer names."""
 
-    def __init__(self, settings: RetrievalSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: RetrievalSettings, metrics: Metrics, *, cache_model: str | None = None
+    ) -> None:
+        """`cache_model` is loaded as well, once where it is retrieval's own."""
         self._settings = settings
+        self._cache_model = cache_model
+        self.cache_embedder: Embedder | None = None
+        self.on_swap: Callable[[str], object] = lambda generation: None
+        """Called with the id of every generation that comes into use."""
         self._metrics = metrics
         self._index_dir = Path(settings.index_dir)
         self._embedder: Embedder | None = None
@@ -68,16 +76,42 @@ class Loader:
             logger.error("model not loaded", extra={"facts": {"reason": str(exc)}})
             return
         await self._embedder.embed(WARM_UP)
+        loading_cache = asyncio.create_task(self._load_cache_model(self._embedder))
+        try:
+            await self._follow_for_ever(self._embedder)
+        finally:
+            loading_cache.cancel()
+
+    async def _follow_for_ever(self, embedder: Embedder) -> None:
         while True:
-            await self._follow(self._embedder)
+            await self._follow(embedder)
             self.settled.set()
             await asyncio.sleep(POLL_S)
 
     def close(self) -> None:
         if self._retriever is not None:
             self._retriever.index.close()
-        if self._embedder is not None:
-            self._embedder.close()
+        for embedder in {self._embedder, self.cache_embedder}:
+            if embedder is not None:
+                embedder.close()
+
+    @property
+    def shares_embedder(self) -> bool:
+        """The cache and the retrieval read questions with the same model."""
+        return self.cache_embedder is self._embedder
+
+    async def _load_cache_model(self, embedder: Embedder) -> None:
+        """Load the cache's model; without it the cache knows equal questions alone."""
+        if self._cache_model in (None, self._settings.embedding_model):
+            self.cache_embedder = embedder if self._cache_model else None
+            return
+        try:
+            self.cache_embedder = await asyncio.to_thread(
+                load_embedder, self._cache_model, threads=model_threads(available_cores())
+            )
+        except (RetrievalError, OSError, ValueError) as exc:
+            facts = {"setting": "CACHE_EMBEDDING_MODEL", "reason": str(exc)}
+            logger.error("cache answers equal questions alone", extra={"facts": facts})
 
     def _load_model(self) -> Embedder:
         return load_embedder(
@@ -123,6 +157,7 @@ class Loader:
         await retriever.retrieve(WARM_UP, 3)
         # The old generation is freed when the last answer that reads it lets go.
         self._retriever, self._index_error = retriever, None
+        self.on_swap(index.generation)
         passages = index.manifest.counts.passages
         self._metrics.index_passages.set(passages)
         self._note_age()

@@ -24,8 +24,25 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self.formatException(record.exc_info)
-        # ASCII: a control or bidi character in a path must not reach a terminal raw.
-        return _encoder.encode(line).decode().encode("ascii", "backslashreplace").decode()
+        return _ascii(line)
+
+
+def write_request(level: int, facts: dict[str, object]) -> None:
+    """Write the line of one request.
+
+    As `logger.log(level, "request", extra={"facts": facts})` does, without the library's record
+    and its search for the caller: a cache hit spent a tenth of its time there.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, "level": "info", "logger": logger.name, "event": "request", **facts}
+    sys.stderr.write(_ascii(line) + "\n")
+
+
+def _ascii(line: dict[str, object]) -> str:
+    # A control or bidi character in a path must not reach a terminal raw.
+    return _encoder.encode(line).decode().encode("ascii", "backslashreplace").decode()
 
 
 def configure(level: str) -> None:

@@ -105,6 +105,16 @@ class Token(msgspec.Struct, frozen=True):
     token: str
 
 
+class CacheFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the answer came from; `coalesced`: from an equal question asked at the same time."""
+
+    kind: Literal["none", "exact", "semantic", "coalesced"] = "none"
+    similarity: float | None = None
+    age_s: float | None = None
+    entry_id: str | None = None
+    """Of the cached answer, for DELETE /cache and POST /feedback; null if it is not kept."""
+
+
 class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known once the answer is whole; the same in `/query` and in `done`."""
 
@@ -117,6 +127,7 @@ class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     model: str
     index_generation: str
+    cache: CacheFacts = CacheFacts()
 
 
 class Done(AnswerFacts, frozen=True, kw_only=True):
@@ -131,6 +142,15 @@ Status = Literal["ok", "loading", "unavailable", "draining"]
 class QueryResponse(AnswerFacts, frozen=True, kw_only=True):
     answer: str
     sources: list[Source]
+
+
+class FeedbackRequest(Request, frozen=True, kw_only=True):
+    request_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    entry_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    rating: Literal["up", "down"]
+    """down: the answer is dropped from the cache and kept from this question for good."""
+    reason: Annotated[str, Meta(max_length=2000)] | None = None
+    correct_answer: Annotated[str, Meta(max_length=8000)] | None = None
 
 
 class SearchHit(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ from api.settings import SettingsError
 def bind(api: ApiSettings) -> socket.socket:
     """Return a listening socket. Raises SettingsError naming port and variable."""
     family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named protocol: asyncio turns Nagle off on no other sockets, which costs 40 ms a request.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((api.host, api.port))

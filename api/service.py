@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -9,19 +11,28 @@ from pathlib import Path
 
 import aiohttp
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from api.admission import Door
 from api.answer import Stages
+from api.caching.answer_cache import AnswerCache
+from api.caching.calibration import threshold_for
+from api.caching.flights import Flights
+from api.caching.store import Store
+from api.caching.verifier import load_verifier
 from api.embedded import Embedded, run_embedded
 from api.engines import Engines
 from api.errors import ShuttingDown
 from api.generation import Engine, Limits, engine_session
 from api.loading import Loader
+from api.logs import logger
 from api.prompt import PromptBuilder
-from api.schemas import Check, Health, Status
+from api.question import Caching, Served
+from api.schemas import Check, Event, Health, Status
 from api.settings import EngineAddress, Settings
-from api.telemetry import Metrics
+from api.telemetry import Metrics, watch_cache
 
 REDIS_TIMEOUT_S = 0.1
 CHECK_INTERVAL_S = 5.0
@@ -35,7 +46,15 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.door = Door(settings.auth)
-        self.loader = Loader(settings.retrieval, self.metrics)
+        cache = settings.cache
+        self.loader = Loader(
+            settings.retrieval,
+            self.metrics,
+            cache_model=cache.embedding_model if cache.enabled else None,
+        )
+        self.cache: AnswerCache | None = None
+        self.flights: Flights[Event] | None = None
+        self._recent: OrderedDict[str, Served] = OrderedDict()
         self.prompts = PromptBuilder.from_file(settings.pipeline.prompt_file)
         self.started = time.monotonic()
         self.draining = False
@@ -63,10 +82,13 @@ class Service:
                     url,
                     socket_timeout=REDIS_TIMEOUT_S,
                     socket_connect_timeout=REDIS_TIMEOUT_S,
+                    retry=Retry(NoBackoff(), 0),  # else one call may take several timeouts
                 )
                 stack.push_async_callback(store.aclose)
                 self._stores[role] = store
             stack.callback(self.loader.close)
+            if settings.cache.enabled:
+                await self._open_cache(stack)
             background = [
                 asyncio.create_task(coroutine)
                 for coroutine in (
@@ -90,6 +112,51 @@ class Service:
                 if (await self.engines.all[0].check()).status == "ok":
                     return
                 await asyncio.sleep(0.1)
+
+    async def _open_cache(self, stack: AsyncExitStack) -> None:
+        settings = self.settings.cache
+        model = settings.embedding_model
+        threshold = threshold_for(model, settings.similarity_threshold or None)
+        if threshold is None:
+            facts = {"setting": "CACHE_SIMILARITY_THRESHOLD", "model": model}
+            logger.warning("cache answers equal questions alone", extra={"facts": facts})
+        verifier = None
+        if settings.verifier_model:
+            verifier = await asyncio.to_thread(load_verifier, settings.verifier_model)
+            stack.callback(verifier.close)
+        self.cache = AnswerCache(
+            threshold=threshold,
+            max_bytes=settings.memory_mb << 20,
+            store=Store(self._stores["cache"], name=uuid.uuid4().hex[:12]),
+            verifier=verifier,
+        )
+        self.cache.start()
+        stack.push_async_callback(self.cache.close)
+        self.flights = Flights(threshold=threshold, may_share=self.cache.may_share)
+        stack.push_async_callback(self.flights.close)
+        self.loader.on_swap = lambda generation: (
+            self.cache and self.cache.keep_generations([generation])
+        )
+        watch_cache(self.metrics, self.cache, self.flights)
+
+    def caching(self) -> Caching | None:
+        """Return the cache with what it needs; None where it is off."""
+        if self.cache is None or self.flights is None:
+            return None
+        retrieval = self.settings.retrieval
+        return Caching(
+            cache=self.cache,
+            flights=self.flights,
+            embedder=self.loader.cache_embedder,
+            shares_vector=self.loader.shares_embedder,
+            ttl_s=self.settings.cache.ttl_seconds,
+            retrieval=(
+                ("fusion", retrieval.fusion),
+                ("sparse_weight", retrieval.sparse_weight),
+                ("min_similarity", retrieval.min_similarity),
+            ),
+            recent=self._recent,
+        )
 
     def stages(self) -> Stages:
         """Return what an answer is made with. Raises ShuttingDown, Loading or NoIndex."""

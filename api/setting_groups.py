@@ -84,6 +84,28 @@ class CacheSettings(Group, frozen=True, kw_only=True):
     redis_url: Annotated[
         Secret, Meta(description="Redis of the answer cache; may lose its data (embedded: its own)")
     ] = Secret("redis://redis:6379/0")
+    enabled: Annotated[bool, Meta(description="Off, every question is answered anew")] = True
+    similarity_threshold: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Cosine from which a question may be a paraphrase; 0 takes the one "
+            "calibrated for CACHE_EMBEDDING_MODEL (0.92), or the exact layer alone where none is",
+        ),
+    ] = 0.0
+    ttl_seconds: Annotated[
+        float, Meta(ge=1, le=31_536_000, description="An answer serves this long, ± 10 %")
+    ] = 86400.0
+    embedding_model: Annotated[
+        str, Meta(min_length=1, description="Model that compares questions, on the CPU")
+    ] = "sentence-transformers/all-MiniLM-L6-v2"
+    verifier_model: Annotated[
+        str, Meta(description="CrossEncoder that must agree to every semantic hit; empty: none")
+    ] = ""
+    memory_mb: Annotated[
+        int, Meta(ge=1, le=65536, description="Answers kept in this process, least used go first")
+    ] = 256
 
 
 class LedgerSettings(Group, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -66,13 +67,16 @@ async def send_error(send: Send, record: Record, error: BaseException) -> None:
     await send_json(send, record, answer_for(error).status, body, *headers)
 
 
-async def while_connected(work: Awaitable[None], *leaving: Awaitable[None]) -> None:
+async def while_connected(work: Awaitable[None], *leaving: Callable[[], Awaitable[None]]) -> None:
     """Run `work` to its end, or stop it and raise ClientGone when one of `leaving` ends first.
 
     If we ourselves are cancelled (the server gives up), the work is stopped all the same.
     """
     task = asyncio.ensure_future(work)
-    watchers = [asyncio.ensure_future(watcher) for watcher in leaving]
+    await asyncio.sleep(0)
+    if task.done():  # a cached answer: nobody had time to leave
+        return task.result()
+    watchers = [asyncio.ensure_future(begin()) for begin in leaving]
     try:
         await asyncio.wait({task, *watchers}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -127,7 +131,7 @@ class PlainAnswer:
                 await send_json(send, self._record, 200, response)
 
         try:
-            await while_connected(respond(), _disconnect(receive))
+            await while_connected(respond(), partial(_disconnect, receive))
         except ClientGone:
             self._record.outcome = "client_gone"
 
@@ -165,7 +169,8 @@ class StreamedAnswer:
         # Straight to the server: nothing on the way looks at the body, and each layer costs.
         self._send_body = scope.get("state", {}).get("send", send)
         try:
-            await while_connected(self._relay(), _disconnect(receive), self._fill_silence())
+            leaves = partial(_disconnect, receive)
+            await while_connected(self._relay(), leaves, self._fill_silence)
         except ClientGone:
             self._record.outcome = "client_gone"
 

@@ -110,7 +110,9 @@ def ragrelay(port: int, engine_url: str) -> None:
     async def run() -> None:
         pass
 
-    app = create_app(Settings.from_env({"ENGINE": "tgi", "ENGINE_URL": engine_url}))
+    app = create_app(
+        Settings.from_env({"ENGINE": "tgi", "ENGINE_URL": engine_url, "CACHE_ENABLED": "false"})
+    )
     app.service.loader = SimpleNamespace(  # type: ignore[assignment]
         retriever=lambda: SimpleNamespace(retrieve=retrieve),
         index=None, checks=dict, run=run, close=lambda: None,

@@ -99,10 +99,15 @@ class Retriever:
         index.require(self._embedder)
         self._index = index
 
-    async def retrieve(self, query: str, k: int) -> Retrieval:
-        """The best `k` passages; none when the corpus holds nothing like the query."""
+    async def retrieve(
+        self, query: str, k: int, *, query_embedding: Float32Array | None = None
+    ) -> Retrieval:
+        """The best `k` passages; none when the corpus holds nothing like the query.
+
+        `query_embedding` (dim,) where the caller has made it already, by the same model.
+        """
         index, clock = self._index, Clock()
-        embedding = asyncio.create_task(self._embed(query, clock))
+        embedding = asyncio.create_task(self._embed(query, query_embedding, clock))
         try:
             await asyncio.sleep(0)  # lets the model start before BM25 does
             sparse_scores = await _run(index, lambda: _sparse_scores(index, query, clock))
@@ -154,7 +159,9 @@ class Retriever:
             return rrf(rankings, rows)
         return dense if self._fusion == "dense" else sparse
 
-    async def _embed(self, query: str, clock: Clock) -> Float32Array:
+    async def _embed(self, query: str, known: Float32Array | None, clock: Clock) -> Float32Array:
+        if known is not None:
+            return known
         with clock.stage("embed"):
             return await self._embedder.embed(query)
 

@@ -139,6 +139,7 @@ def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) 
             "RETRIEVAL_INDEX_DIR": str(index_dir),
             "CACHE_REDIS_URL": "redis://127.0.0.1:1/0",
             "CB_REDIS_URL": "redis://127.0.0.1:1/0",
+            "CACHE_ENABLED": "false",
         }
     )
     for name, fields in groups.items():

@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from api.caching.answer_cache import CacheStats
 from api.embedded import ChildState
 from api.generation import Engine
 from api.routes.query import require_key
@@ -44,6 +45,8 @@ class Stats(msgspec.Struct, frozen=True):
     checks: dict[str, Check]
     index: IndexStats | None
     engines: list[EngineStats]
+    cache: CacheStats | None
+    """null where CACHE_ENABLED is false."""
     children: list[ChildState]
     """The processes of the embedded default; empty elsewhere."""
 
@@ -72,6 +75,7 @@ async def get_stats(state: State) -> Stats:
         checks=health.checks,
         index=_index_stats(service),
         engines=[_engine_stats(service, engine) for engine in engines.all] if engines else [],
+        cache=service.cache.stats() if service.cache else None,
         children=service.embedded.states() if service.embedded else [],
     )
 

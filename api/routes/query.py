@@ -1,21 +1,23 @@
 """POST /query, /query/stream, /search: decode, call, return."""
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 from litestar import Router, post
 from litestar.connection import ASGIConnection
-from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
 from api.admission import ALL_SCOPES
-from api.answer import answer, retrieve, scores_out
+from api.answer import retrieve, scores_out
 from api.body import JSONRequest
 from api.edge import record_of
 from api.errors import ErrorBody, Forbidden, ShuttingDown
+from api.question import Wish
+from api.reply import reply
 from api.schemas import (
     Event,
     QueryRequest,
@@ -44,7 +46,7 @@ ERROR_RESPONSES = {
 }
 
 
-def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: admit the caller, or raise Unauthorized."""
     service: Service = connection.app.state.service
     record = record_of(connection.scope)
@@ -67,16 +69,28 @@ def pinned_engine(request: JSONRequest) -> str | None:
     return service.engines[name].name
 
 
+def answered(request: JSONRequest, data: QueryRequest, service: Service) -> AsyncGenerator[Event]:
+    """Return the events that answer this request."""
+    return reply(
+        data,
+        service.stages(),
+        record_of(request.scope),
+        caching=service.caching(),
+        tenant=service.door.admit(request.headers).tenant,
+        pinned=pinned_engine(request),
+        wish=Wish.of(request.headers.get("cache-control", "")),
+    )
+
+
 @post(
     "/query",
     status_code=200,
     summary="Answer a question from the documents",
     responses={200: ResponseSpec(QueryResponse, generate_examples=False), **ERROR_RESPONSES},
 )
-async def post_query(request: JSONRequest, state: State, data: JSONBody[QueryRequest]) -> ASGIApp:
+async def post_query(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGIApp:
     record = record_of(request.scope)
-    events = answer(data, state.service.stages(), record, pinned=pinned_engine(request))
-    return PlainAnswer(events, record)  # type: ignore[return-value]
+    return PlainAnswer(answered(request, data, request.app.state.service), record)  # type: ignore[return-value]
 
 
 @post(
@@ -92,14 +106,11 @@ async def post_query(request: JSONRequest, state: State, data: JSONBody[QueryReq
         **ERROR_RESPONSES,
     },
 )
-async def post_query_stream(
-    request: JSONRequest, state: State, data: JSONBody[QueryRequest]
-) -> ASGIApp:
-    service: Service = state.service
+async def post_query_stream(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGIApp:
+    service: Service = request.app.state.service
     record = record_of(request.scope)
-    events = answer(data, service.stages(), record, pinned=pinned_engine(request))
     commit_s = service.settings.engine.commit_seconds
-    return StreamedAnswer(events, record, commit_s=commit_s)  # type: ignore[return-value]
+    return StreamedAnswer(answered(request, data, service), record, commit_s=commit_s)  # type: ignore[return-value]
 
 
 @post(
@@ -108,11 +119,9 @@ async def post_query_stream(
     summary="Find passages without asking the engine",
     responses=ERROR_RESPONSES,
 )
-async def post_search(
-    request: JSONRequest, state: State, data: JSONBody[SearchRequest]
-) -> SearchResponse:
+async def post_search(request: JSONRequest, data: JSONBody[SearchRequest]) -> SearchResponse:
     record = record_of(request.scope)
-    service: Service = state.service
+    service: Service = request.app.state.service
     retrieval = await retrieve(service.loader.retriever(), data.query, data.top_k, record)
     record.stages_ms["total"] = record.elapsed_ms()
     service.metrics.observe_stages(retrieval.latency_ms)

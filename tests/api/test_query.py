@@ -7,7 +7,7 @@ from tests.harness import QUESTION, Client, frames, text_of
 
 FACTS = {
     "finish_reason", "usage", "latency_ms", "degraded", "request_id", "engine", "model",
-    "index_generation",
+    "index_generation", "cache",
 }  # fmt: skip
 STAGES = {
     "auth", "embed", "dense", "sparse", "fuse", "prompt", "first_token", "generation", "total",

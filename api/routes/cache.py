@@ -1,0 +1,83 @@
+"""DELETE /cache and POST /feedback: wrong or unwanted answers out."""
+
+from typing import Annotated
+
+import msgspec
+from litestar import Router, delete, post
+from litestar.datastructures import State
+from litestar.params import JSONBody, QueryParameter
+
+from api.caching.store import StoreDown
+from api.errors import CacheDown, Invalid, NotFound
+from api.routes.query import ERROR_RESPONSES, require_key
+from api.schemas import FeedbackRequest
+from api.service import Service
+
+Name = Annotated[str | None, QueryParameter(min_length=1, max_length=512)]
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    deleted: int
+
+
+class FeedbackResponse(msgspec.Struct, frozen=True):
+    evicted: bool
+    """The answer was in the cache and serves nobody any more."""
+
+
+@delete(
+    "/cache",
+    status_code=200,
+    summary="Forget cached answers: one, those that cite a document, a tenant's, or all",
+    responses=ERROR_RESPONSES,
+)
+async def delete_cache(
+    state: State, entry_id: Name = None, doc_id: Name = None, tenant: Name = None
+) -> Deleted:
+    service: Service = state.service
+    given = [name for name in (entry_id, doc_id, tenant) if name is not None]
+    if len(given) > 1:
+        raise Invalid("entry_id, doc_id, tenant: give one of them")
+    if service.cache is None:
+        return Deleted(0)
+    try:
+        if entry_id is not None:
+            return Deleted(int(await service.cache.delete_entry(entry_id)))
+        if doc_id is not None:
+            return Deleted(await service.cache.delete_document(doc_id))
+        if tenant is not None:
+            return Deleted(await service.cache.delete_tenant(tenant))
+        return Deleted(await service.cache.delete_all())
+    except StoreDown as exc:
+        raise CacheDown("the cache's Redis does not answer: try again") from exc
+
+
+@post(
+    "/feedback",
+    status_code=200,
+    summary="Say whether an answer was right; a wrong cached one is dropped",
+    responses=ERROR_RESPONSES,
+)
+async def post_feedback(state: State, data: JSONBody[FeedbackRequest]) -> FeedbackResponse:
+    service: Service = state.service
+    caching = service.caching()
+    served = caching.recent.get(data.request_id) if caching else None
+    if caching is None or data.rating == "up":
+        return FeedbackResponse(False)
+    entry_id = data.entry_id or (served.entry_id if served else "")
+    if not entry_id:
+        if served is None:
+            raise NotFound("request_id: no such answer of late; give its entry_id")
+        return FeedbackResponse(False)
+    try:
+        if served is not None:
+            await caching.cache.reject(entry_id, served.question)
+            return FeedbackResponse(True)
+        return FeedbackResponse(await caching.cache.delete_entry(entry_id))
+    except StoreDown as exc:
+        raise CacheDown("the answer is dropped here; the cache's Redis does not answer") from exc
+
+
+router = Router(
+    path="/", route_handlers=[delete_cache, post_feedback], guards=[require_key], tags=["cache"]
+)

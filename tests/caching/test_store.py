@@ -1,0 +1,161 @@
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from api.caching.breaker import Breaker
+from api.caching.entries import encode_entry, entry_key
+from api.caching.store import LOG, Added, Deleted, Store, StoreDown, StoreRefused, Voided, Write
+from api.caching.writer import Writer
+from tests.caching.conftest import Valkey, entry, vector
+
+BOUND_S = 0.4
+
+
+def run(valkey: Valkey, scenario: Callable[[Store], Awaitable[None]]) -> None:
+    async def main() -> None:
+        redis = valkey.client()
+        try:
+            await scenario(Store(redis, name="test", breaker=Breaker("cache", open_s=0.3)))
+        finally:
+            await redis.aclose()
+
+    asyncio.run(main())
+
+
+async def until(is_true: Callable[[], bool], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_true():
+        assert time.monotonic() < deadline, "never came true"
+        await asyncio.sleep(0.01)
+
+
+def put(question: str, **fields) -> Write:
+    written = entry(question, vector(1), **fields)
+    return Write(
+        [("SET", entry_key(written.id), encode_entry(written), "PX", 60_000)], Added(written.id)
+    )
+
+
+def test_store_write_is_read_and_logged(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        writes = [put("one?"), Write([], Deleted(["x"])), Write([("DEL", "none")])]
+        assert await store.write(writes) == [True, True, True]
+        id = writes[0].change.id
+        assert await store.get(entry_key(id)) == writes[0].commands[0][2]
+        assert await store.get_many([entry_key(id), "none"]) == [writes[0].commands[0][2], None]
+        log = await store.read_log("0-0", 10)
+        assert [logged.change for _, logged in log] == [Added(id), Deleted(["x"])]
+        assert log[0][1].by == "test"
+        assert await store.end_of_log() == log[-1][0]
+        assert [key async for page in store.scan(100) for key in page] == [entry_key(id).encode()]
+        assert len(await store.run_id()) == 40
+
+    run(valkey, scenario)
+
+
+def test_store_log_of_a_newer_version_is_skipped(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store._redis.xadd(LOG, {b"c": b"\x81\xa1a\x01"})
+        await store._redis.xadd(LOG, {b"other": b""})
+        assert [logged for _, logged in await store.read_log("0-0", 10)] == [None, None]
+
+    run(valkey, scenario)
+
+
+@pytest.mark.parametrize("harm", ["kill", "stop"])
+def test_store_gone_raises_in_time_and_comes_back(valkey: Valkey, harm: str) -> None:
+    async def scenario(store: Store) -> None:
+        await store.get("a")
+        valkey.kill() if harm == "kill" else valkey.send(signal.SIGSTOP)
+        for attempt in range(6):
+            started = time.monotonic()
+            with pytest.raises(StoreDown):
+                await store.get("a")
+            assert time.monotonic() - started < (BOUND_S if attempt < 3 else 0.02)
+        valkey.start() if harm == "kill" else valkey.send(signal.SIGCONT)
+        await asyncio.sleep(0.35)
+        assert await store.get("a") is None
+
+    run(valkey, scenario)
+
+
+def test_store_full_is_refused_not_down(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store._redis.config_set("maxmemory-policy", "noeviction")
+        await store._redis.config_set("maxmemory", "1mb")
+        taken = await store.write([put(f"{n}?", answer="x" * 500_000) for n in range(4)])
+        assert not all(taken)
+        assert await store.get("a") is None
+        with pytest.raises(StoreRefused):
+            await store._call(lambda: store._redis.execute_command("NONSENSE"))
+        assert not store.breaker.is_open
+
+    run(valkey, scenario)
+
+
+def test_writer_waits_for_the_store_and_drains_at_the_end(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        writer = Writer(store)
+        writer.start()
+        valkey.kill()
+        for n in range(50):
+            writer.submit(put(f"{n}?"))
+        await until(lambda: store.breaker.is_open)
+        assert len(writer.pending()) == 50
+        with pytest.raises(StoreDown):
+            await writer.submit_and_wait(put("never"))
+        valkey.start()
+        await until(lambda: not store.breaker.is_open)
+        writer.submit(put("last?"))
+        await writer.close(2.0)
+        assert len([key async for page in store.scan(1000) for key in page]) == 51
+        assert writer.dropped == 0
+
+    run(valkey, scenario)
+
+
+def test_writer_full_drops_the_oldest(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        writer = Writer(store, max_waiting=10)
+        for n in range(25):
+            writer.submit(put(f"{n}?"))
+        assert writer.dropped == 15
+        valkey.kill()
+        writer.start()
+        started = time.monotonic()
+        await writer.close(0.5)
+        assert time.monotonic() - started < 2.0
+        assert writer.dropped == 25
+
+    run(valkey, scenario)
+
+
+def test_writer_touch_keeps_an_entry_young(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        writer = Writer(store)
+        write = put("hot?")
+        await store.write([write])
+        writer.start()
+        await asyncio.sleep(1.2)
+        key = write.commands[0][1]
+        assert await store._redis.object("idletime", key) >= 1
+        writer.touch(write.change.id)
+        await until(lambda: not writer._touched)
+        await asyncio.sleep(0.05)
+        assert await store._redis.object("idletime", key) == 0
+        await writer.close(1.0)
+
+    run(valkey, scenario)
+
+
+def test_void_holds_what_was_written_before() -> None:
+    old = entry("q", created_at=10.0, tenant="acme", doc_ids=("a", "b"))
+    assert Voided("all", "", 10.0).holds(old)
+    assert Voided("tenant", "acme", 10.0).holds(old)
+    assert Voided("document", "b", 11.0).holds(old)
+    assert not Voided("document", "c", 11.0).holds(old)
+    assert not Voided("tenant", "other", 11.0).holds(old)
+    assert not Voided("all", "", 9.0).holds(old)
