@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.exceptions import ClientException
+from litestar.types import Empty
 
 from api.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
 
@@ -36,6 +37,8 @@ class JSONRequest(Request[Any, Any, Any]):
 
     async def body(self) -> bytes:
         """Return the raw body; a client that stops sending is not waited for."""
+        if self._body is not Empty:  # Litestar asks twice
+            return self._body or b" "
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 body = await super().body()

@@ -34,6 +34,8 @@ class Wish(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, cache_control: str) -> "Wish":
+        if not cache_control:
+            return READ_AND_STORE
         directives = cache_control.lower()
         found = _MAX_AGE.search(directives)
         return cls(
@@ -130,9 +132,14 @@ def _partition(
     )
 
 
+@lru_cache(maxsize=4096)
+def _admit_words(query: str) -> Admission:
+    return admit_question(query)
+
+
 def admit(request: QueryRequest, embedder: Embedder | None) -> Admission:
     """Judge by its words what may be cached for a question."""
     if embedder is None or len(request.query) <= embedder.max_tokens:
-        return admit_question(request.query)  # no more tokens than characters
+        return _admit_words(request.query)  # no more tokens than characters
     n_tokens = len(embedder.tokenizer.encode(request.query).ids)
     return admit_question(request.query, n_tokens=n_tokens, window_tokens=embedder.max_tokens)

@@ -79,5 +79,8 @@ async def post_feedback(state: State, data: JSONBody[FeedbackRequest]) -> Feedba
 
 
 router = Router(
-    path="/", route_handlers=[delete_cache, post_feedback], guards=[require_key], tags=["cache"]
+    path="/",
+    route_handlers=[delete_cache, post_feedback],
+    before_request=require_key,
+    tags=["cache"],
 )

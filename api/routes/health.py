@@ -64,7 +64,7 @@ async def get_ready(state: State) -> Response[Health]:
     return Response(health, status_code=200 if ready else 503, headers=headers)
 
 
-@get("/health/stats", guards=[require_key], summary="What this instance knows of itself")
+@get("/health/stats", before_request=require_key, summary="What this instance knows of itself")
 async def get_stats(state: State) -> Stats:
     service: Service = state.service
     health = await service.health()

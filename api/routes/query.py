@@ -4,14 +4,12 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
-from litestar import Router, post
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar import Request, Router, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
-from api.admission import ALL_SCOPES
+from api.admission import ALL_SCOPES, Caller
 from api.answer import retrieve, scores_out
 from api.body import JSONRequest
 from api.edge import record_of
@@ -46,23 +44,24 @@ ERROR_RESPONSES = {
 }
 
 
-async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: admit the caller, or raise Unauthorized."""
-    service: Service = connection.app.state.service
-    record = record_of(connection.scope)
-    record.endpoint = connection.scope["path_template"]
+async def require_key(request: Request[Any, Any, Any]) -> None:
+    """Admit the caller before the body is read, or raise Unauthorized.
+
+    A `before_request` and no guard: for guards Litestar copies the whole handler, 40 µs each time.
+    """
+    service: Service = request.app.state.service
+    record = record_of(request.scope)
+    record.endpoint = request.scope["path_template"]
     before = record.elapsed_ms()
-    service.door.admit(connection.headers)
+    request.scope["state"]["caller"] = service.door.admit(request.headers)
     record.stages_ms = {"auth": record.elapsed_ms() - before}
 
 
-def pinned_engine(request: JSONRequest) -> str | None:
+def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | None:
     """Return the engine that X-Engine names. Raises Invalid, or Forbidden for lack of scopes."""
-    name = request.headers.get("x-engine")
     if name is None:
         return None
-    service: Service = request.app.state.service
-    if service.door.admit(request.headers).scopes < ALL_SCOPES:
+    if caller.scopes < ALL_SCOPES:
         raise Forbidden("X-Engine needs a key with all scopes")
     if service.engines is None:
         raise ShuttingDown("this instance is shutting down")
@@ -71,14 +70,16 @@ def pinned_engine(request: JSONRequest) -> str | None:
 
 def answered(request: JSONRequest, data: QueryRequest, service: Service) -> AsyncGenerator[Event]:
     """Return the events that answer this request."""
+    headers = request.headers
+    caller: Caller = request.scope["state"]["caller"]
     return reply(
         data,
         service.stages(),
         record_of(request.scope),
         caching=service.caching(),
-        tenant=service.door.admit(request.headers).tenant,
-        pinned=pinned_engine(request),
-        wish=Wish.of(request.headers.get("cache-control", "")),
+        tenant=caller.tenant,
+        pinned=pinned_engine(headers.get("x-engine"), caller, service),
+        wish=Wish.of(headers.get("cache-control", "")),
     )
 
 
@@ -141,6 +142,6 @@ def _hit_out(hit: Hit) -> SearchHit:
 router = Router(
     path="/",
     route_handlers=[post_query, post_query_stream, post_search],
-    guards=[require_key],
+    before_request=require_key,
     tags=["answers"],
 )
