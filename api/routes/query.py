@@ -14,6 +14,7 @@ from api.answer import retrieve, scores_out
 from api.body import JSONRequest
 from api.edge import record_of
 from api.errors import ErrorBody, Forbidden, ShuttingDown
+from api.examples import ANSWER
 from api.question import Wish
 from api.reply import reply
 from api.schemas import (
@@ -87,7 +88,10 @@ def answered(request: JSONRequest, data: QueryRequest, service: Service) -> Asyn
     "/query",
     status_code=200,
     summary="Answer a question from the documents",
-    responses={200: ResponseSpec(QueryResponse, generate_examples=False), **ERROR_RESPONSES},
+    responses={
+        200: ResponseSpec(QueryResponse, generate_examples=False, examples=[ANSWER]),
+        **ERROR_RESPONSES,
+    },
 )
 async def post_query(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGIApp:
     record = record_of(request.scope)

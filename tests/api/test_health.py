@@ -5,9 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from api.edge import Edge
+from api.schemas import QueryResponse
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, Client, Stream, eventually, live, settings_for
 
@@ -145,6 +147,9 @@ def test_schema_describes_every_route_with_examples(client: Client) -> None:
     query = schema["components"]["schemas"]["QueryRequest"]
     assert query["properties"]["query"]["maxLength"] == 512
     assert query["properties"]["query"]["examples"]
+    plain = schema["paths"]["/query"]["post"]["responses"]["200"]["content"]
+    (example,) = plain["application/json"]["examples"].values()
+    assert msgspec.convert(example["value"], QueryResponse, strict=True).sources[0].n == 1
     stream = schema["paths"]["/query/stream"]["post"]["responses"]
     assert "text/event-stream" in stream["200"]["content"]
     assert {"400", "401", "422", "429", "502", "503", "504"} <= set(stream)
