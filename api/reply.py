@@ -25,17 +25,12 @@ async def reply(
     stages: Stages,
     record: Record,
     *,
-    caching: Caching | None,
+    caching: Caching,
     tenant: str,
     pinned: str | None = None,
     wish: Wish = READ_AND_STORE,
 ) -> AsyncGenerator[Event]:
     """Yield the events of an answer. Raises what `answer` raises."""
-    if caching is None:
-        async with aclosing(answer(request, stages, record, pinned=pinned)) as events:
-            async for event in events:
-                yield event
-        return
     question = Question(
         request=request,
         stages=stages,

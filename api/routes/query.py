@@ -10,7 +10,7 @@ from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
 from api.admission import ALL_SCOPES, Caller
-from api.answer import retrieve, scores_out
+from api.answer import answer, retrieve, scores_out
 from api.body import JSONRequest
 from api.edge import record_of
 from api.errors import ErrorBody, Forbidden, ShuttingDown
@@ -71,16 +71,15 @@ def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | N
 
 def answered(request: JSONRequest, data: QueryRequest, service: Service) -> AsyncGenerator[Event]:
     """Return the events that answer this request."""
-    headers = request.headers
+    headers, record, stages = request.headers, record_of(request.scope), service.stages()
     caller: Caller = request.scope["state"]["caller"]
+    pinned = pinned_engine(headers.get("x-engine"), caller, service)
+    caching = service.caching()
+    if caching is None:
+        return answer(data, stages, record, pinned=pinned)
+    wish = Wish.of(headers.get("cache-control", ""))
     return reply(
-        data,
-        service.stages(),
-        record_of(request.scope),
-        caching=service.caching(),
-        tenant=caller.tenant,
-        pinned=pinned_engine(headers.get("x-engine"), caller, service),
-        wish=Wish.of(headers.get("cache-control", "")),
+        data, stages, record, caching=caching, tenant=caller.tenant, pinned=pinned, wish=wish
     )
 
 
