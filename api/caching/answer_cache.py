@@ -24,20 +24,10 @@ from api.caching.entries import (
 from api.caching.features import read_question
 from api.caching.local_copy import LocalCopy, question_hash
 from api.caching.replica import Replica
-from api.caching.store import (
-    PAGE,
-    Added,
-    Blocked,
-    Change,
-    Deleted,
-    Store,
-    StoreDown,
-    StoreRefused,
-    Voided,
-    Write,
-)
+from api.caching.store import PAGE, Added, Blocked, Change, Deleted, Store, Voided, Write
 from api.caching.verifier import Verifier
 from api.caching.vetoes import veto
+from api.redis_calls import StoreDown, StoreRefused
 
 MAX_BYTES = 256 << 20
 MAX_SWEPT = 1_000_000

@@ -11,17 +11,9 @@ from collections.abc import Callable, Iterable
 from api.caching.entries import Entry, decode_entry, entry_key
 from api.caching.normalise import normalise
 from api.caching.residents import Resident, Residents
-from api.caching.store import (
-    Blocked,
-    Change,
-    Deleted,
-    Store,
-    StoreDown,
-    StoreRefused,
-    Voided,
-    Write,
-)
+from api.caching.store import Blocked, Change, Deleted, Store, Voided, Write
 from api.caching.writer import Writer
+from api.redis_calls import StoreDown, StoreRefused
 
 MAX_BLOCKS = 10_000
 VOID_S = 600.0

@@ -9,18 +9,9 @@ import contextlib
 from typing import Protocol
 
 from api.caching.entries import PREFIX, entry_key
-from api.caching.store import (
-    PAGE,
-    START,
-    Added,
-    Blocked,
-    Change,
-    LogId,
-    Store,
-    StoreDown,
-    StoreRefused,
-)
+from api.caching.store import PAGE, START, Added, Blocked, Change, LogId, Store
 from api.logs import logger
+from api.redis_calls import StoreDown, StoreRefused
 
 POLL_S = 0.1
 LOG_PAGE = 200

@@ -5,34 +5,23 @@ allkeys-lru server sees what is in use. Every call is bounded in time and behind
 what goes wrong becomes StoreDown or StoreRefused here and a miss further up.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
 import msgspec
-from redis.exceptions import RedisError, ResponseError
 
-from api.caching.breaker import Breaker
+from api.breaker import Breaker
 from api.caching.entries import PREFIX
+from api.redis_calls import TIMEOUT_S, RedisCalls, StoreRefused
 
 LOG = "rag:cache:log"
 LOG_LENGTH = 10_000
-TIMEOUT_S = 0.15
-"""Of one trip, above the client's own 100 ms: retries and pool waits count as well."""
 PAGE = 50
 """Values of one trip: some 300 KB, well within the timeout."""
 
 LogId = str
 START: LogId = "0-0"
-
-
-class StoreDown(Exception):
-    """The store does not answer, or was not asked because it did not before."""
-
-
-class StoreRefused(Exception):
-    """The store answered with an error: out of memory, read-only, not allowed."""
 
 
 class Added(msgspec.Struct, frozen=True, tag="add"):
@@ -114,17 +103,17 @@ class Store:
         """Of this process, in the log."""
         self.breaker = breaker or Breaker("redis_cache")
         self._redis = redis
-        self._timeout_s = timeout_s
+        self._calls = RedisCalls(redis, self.breaker, timeout_s=timeout_s)
 
     async def get(self, key: str) -> bytes | None:
         """Raises StoreDown, StoreRefused, as all calls here do."""
-        value: bytes | None = await self._call(lambda: self._redis.get(key))
+        value: bytes | None = await self._calls.call(lambda: self._redis.get(key))
         return value
 
     async def get_many(self, keys: Sequence[str | bytes]) -> list[bytes | None]:
         values: list[bytes | None] = []
         for start in range(0, len(keys), PAGE):
-            values += await self._call(partial(self._redis.mget, keys[start : start + PAGE]))
+            values += await self._calls.call(partial(self._redis.mget, keys[start : start + PAGE]))
         return values
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -136,23 +125,23 @@ class Store:
             if write.change is not None:
                 fields: Any = {b"c": _encoder.encode(Logged(self.name, write.change))}
                 pipeline.xadd(LOG, fields, maxlen=LOG_LENGTH, approximate=True)
-        outcomes = iter(await self._call(lambda: pipeline.execute(raise_on_error=False)))
+        outcomes = iter(await self._calls.call(lambda: pipeline.execute(raise_on_error=False)))
         lengths = [len(write.commands) + (write.change is not None) for write in writes]
         return [not any(isinstance(next(outcomes), Exception) for _ in range(n)) for n in lengths]
 
     async def end_of_log(self) -> LogId:
-        rows = await self._call(lambda: self._redis.xrevrange(LOG, count=1))
+        rows = await self._calls.call(lambda: self._redis.xrevrange(LOG, count=1))
         return rows[0][0].decode() if rows else START
 
     async def read_log(self, since: LogId, count: int) -> list[tuple[LogId, Logged | None]]:
         """Changes from `since` on, itself included; None for one of an unknown kind."""
-        rows = await self._call(lambda: self._redis.xrange(LOG, min=since, count=count))
+        rows = await self._calls.call(lambda: self._redis.xrange(LOG, min=since, count=count))
         return [(id.decode(), _decode(fields)) for id, fields in rows]
 
     async def run_id(self) -> str:
         """Changes when the server starts again; empty where INFO is not allowed."""
         try:
-            info = await self._call(lambda: self._redis.info("server"))
+            info = await self._calls.call(lambda: self._redis.info("server"))
         except StoreRefused:
             return ""
         return str(info.get("run_id", ""))
@@ -162,33 +151,12 @@ class Store:
         cursor, seen = 0, 0
         while True:
             scan = partial(self._redis.scan, cursor, match=PREFIX + "*", count=500)
-            cursor, keys = await self._call(scan)
+            cursor, keys = await self._calls.call(scan)
             found = [key for key in keys if key.count(b":") == 3]
             seen += len(found)
             yield found
             if cursor == 0 or seen >= limit:
                 return
-
-    async def _call(self, command: Callable[[], Awaitable[Any]]) -> Any:
-        if not self.breaker.allows():
-            raise StoreDown("not asked: it did not answer before")
-        task = asyncio.current_task()
-        n_cancels = task.cancelling() if task is not None else 0
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await command()
-        except ResponseError as exc:
-            self.breaker.succeeded()
-            raise StoreRefused(str(exc)) from exc
-        except (RedisError, OSError, TimeoutError) as exc:
-            self.breaker.failed(exc)
-            raise StoreDown(type(exc).__name__) from exc
-        self.breaker.succeeded()
-        # redis-py sends under asyncio.wait_for, which before Python 3.12 loses a cancellation that
-        # meets its end: https://github.com/python/cpython/issues/86296
-        if task is not None and task.cancelling() > n_cancels:
-            raise asyncio.CancelledError
-        return answer
 
 
 def _decode(fields: dict[bytes, bytes]) -> Logged | None:

@@ -9,8 +9,9 @@ import contextlib
 from collections import deque
 
 from api.caching.entries import entry_key
-from api.caching.store import Added, Store, StoreDown, StoreRefused, Write
+from api.caching.store import Added, Store, Write
 from api.logs import logger
+from api.redis_calls import StoreDown, StoreRefused
 
 MAX_WAITING = 1000
 BATCH = 32

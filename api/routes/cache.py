@@ -7,8 +7,8 @@ from litestar import Router, delete, post
 from litestar.datastructures import State
 from litestar.params import JSONBody, QueryParameter
 
-from api.caching.store import StoreDown
 from api.errors import CacheDown, Invalid, NotFound
+from api.redis_calls import StoreDown
 from api.routes.query import ERROR_RESPONSES, require_key
 from api.schemas import FeedbackRequest
 from api.service import Service

@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.caching.breaker import Breaker
+from api.breaker import Breaker
 from api.caching.entries import encode_entry, entry_key
-from api.caching.store import LOG, Added, Deleted, Store, StoreDown, StoreRefused, Voided, Write
+from api.caching.store import LOG, Added, Deleted, Store, Voided, Write
 from api.caching.writer import Writer
+from api.redis_calls import StoreDown, StoreRefused
 from tests.caching.conftest import Valkey, entry, vector
 
 BOUND_S = 0.4

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from api.caching.breaker import Breaker
+from api.breaker import Breaker
 
 
 def test_breaker_opens_probes_once_and_closes(caplog: pytest.LogCaptureFixture) -> None:
