@@ -91,7 +91,7 @@ def test_store_full_is_refused_not_down(valkey: Valkey) -> None:
         assert not all(taken)
         assert await store.get("a") is None
         with pytest.raises(StoreRefused):
-            await store._call(lambda: store._redis.execute_command("NONSENSE"))
+            await store._calls.call(lambda: store._redis.execute_command("NONSENSE"))
         assert not store.breaker.is_open
 
     run(valkey, scenario)
