@@ -4,9 +4,10 @@ It wraps the framework, so that 404, 405 and what fails before routing is seen t
 when the last byte is sent, so that the outcome of a stream is known.
 """
 
+import os
 import re
 import time
-import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from litestar.enums import ScopeType
@@ -16,7 +17,7 @@ from api.logs import write_request
 from api.service import Service
 from api.telemetry import Record
 
-_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = {"/health", "/health/ready", "/metrics"}
 
 
@@ -34,8 +35,10 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        record = Record(request_id=_request_id(scope["headers"]), started=time.monotonic())
-        scope["state"] = {**scope.get("state", {}), "record": record, "send": send}
+        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        record = Record(request_id=_request_id(headers), started=time.monotonic())
+        own = {"record": record, "send": send, "headers": headers}
+        scope["state"] = {**scope.get("state", {}), **own}
         request_id = (b"x-request-id", record.request_id.encode())
 
         async def send_with_id(message: Message) -> None:
@@ -68,9 +71,13 @@ class Edge:
         write_request(level, facts)
 
 
-def _request_id(headers: Any) -> str:
+def headers_of(scope: Any) -> Mapping[str, str]:
+    """Return the request's headers by lower-case name, the last of a name; read once."""
+    headers: Mapping[str, str] = scope["state"]["headers"]
+    return headers
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
     """Take the client's id over if it is harmless, else make one."""
-    for name, value in headers:
-        if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
-            return str(value.decode())
-    return uuid.uuid4().hex
+    given = headers.get("x-request-id", "")
+    return given if _GIVEN_ID.fullmatch(given) else os.urandom(16).hex()

@@ -42,7 +42,8 @@ def write_request(level: int, facts: dict[str, object]) -> None:
 
 def _ascii(line: dict[str, object]) -> str:
     # A control or bidi character in a path must not reach a terminal raw.
-    return _encoder.encode(line).decode().encode("ascii", "backslashreplace").decode()
+    text = _encoder.encode(line).decode()
+    return text if text.isascii() else text.encode("ascii", "backslashreplace").decode()
 
 
 def configure(level: str) -> None:

@@ -10,10 +10,11 @@ from contextlib import aclosing
 
 import msgspec
 
-from api.answer import Stages, answer
+from api.answer import LATE, Stages, answer
 from api.caching.answer_cache import Hit
 from api.caching.entries import Asked, new_entry
 from api.caching.normalise import admit_answer
+from api.errors import DeadlineExceeded
 from api.question import READ_AND_STORE, Caching, Question, Served, Wish, admit
 from api.schemas import CacheFacts, Done, Event, QueryRequest, Source, Sources, Token, Usage
 from api.telemetry import Record
@@ -69,8 +70,12 @@ async def _look_up(
     if not question.admission.semantic:
         return None, None
     started = time.perf_counter()
+    left_s = question.stages.deadline_s - record.elapsed_ms() / 1000
     try:
-        embedding = await caching.embedder.embed(question.request.query)
+        async with asyncio.timeout(left_s):
+            embedding = await caching.embedder.embed(question.request.query)
+    except TimeoutError as exc:
+        raise DeadlineExceeded(LATE) from exc
     except QueueFull:
         record.degraded.append("no_cache")
         return None, None

@@ -28,6 +28,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 HEARTBEAT_S = 15.0
 STALL_S = 30.0
 """A client that reads nothing for this long after a heartbeat is due is cut."""
+WATCH_AFTER_S = 0.05
+"""A cached answer is gone by then: only what lasts longer is watched for its client leaving."""
 CLOSE_S = 5.0
 """How long an answer may take to give back what it holds, once stopped."""
 
@@ -67,29 +69,57 @@ async def send_error(send: Send, record: Record, error: BaseException) -> None:
     await send_json(send, record, answer_for(error).status, body, *headers)
 
 
+class _Watch:
+    """Cancels a task, until it ends, as soon as one of `leaving` has ended."""
+
+    def __init__(self, task: asyncio.Task[Any], leaving: tuple[Callable[[], Awaitable[None]], ...]):
+        self.has_left = False
+        self._task = task
+        self._leaving = leaving
+        self._watchers: list[asyncio.Future[None]] = []
+        self._timer = task.get_loop().call_later(WATCH_AFTER_S, self._begin)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        for watcher in self._watchers:
+            watcher.remove_done_callback(self._stop)
+            watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watchers = [asyncio.ensure_future(begin()) for begin in self._leaving]
+        for watcher in self._watchers:
+            watcher.add_done_callback(self._stop)
+
+    def _stop(self, _: object = None) -> None:
+        """Once more after a while: a library that awaits badly may swallow a cancellation."""
+        self.has_left = True
+        self._timer.cancel()
+        self._timer = self._task.get_loop().call_later(CLOSE_S, self._stop)
+        self._task.cancel()
+
+
 async def while_connected(work: Awaitable[None], *leaving: Callable[[], Awaitable[None]]) -> None:
     """Run `work` to its end, or stop it and raise ClientGone when one of `leaving` ends first.
 
-    If we ourselves are cancelled (the server gives up), the work is stopped all the same.
+    In this task: one more for each request costs as much as a cached answer. If we ourselves
+    are cancelled (the server gives up), so is the work.
     """
-    task = asyncio.ensure_future(work)
-    await asyncio.sleep(0)
-    if task.done():  # a cached answer: nobody had time to leave
-        return task.result()
-    watchers = [asyncio.ensure_future(begin()) for begin in leaving]
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an answer outside of a task. This is a bug.")
+    n_cancels = task.cancelling()
+    watch = _Watch(task, leaving)
     try:
-        await asyncio.wait({task, *watchers}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        task.result()
+        await work
+    except asyncio.CancelledError:
+        if not watch.has_left:
+            raise
     finally:
-        for watcher in watchers:
-            watcher.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.shield(asyncio.wait({task}, timeout=CLOSE_S))
-        if task.done() and not task.cancelled():
-            task.exception()  # seen: a failure after the client left has no one to be told
+        watch.end()
+    if watch.has_left:
+        while task.cancelling() > n_cancels:
+            task.uncancel()
+        raise ClientGone
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -231,7 +261,7 @@ class StreamedAnswer:
         Returns when a comment cannot be sent: the client has stopped reading.
         """
         with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.sleep(self._commit_s)
+            await asyncio.sleep(self._commit_s - WATCH_AFTER_S)
             async with asyncio.timeout(self._stall_s):
                 await self._commit()
             while True:

@@ -6,6 +6,7 @@ are known by their words.
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -76,6 +77,7 @@ _UNKNOWN_WITHIN = 200
 ADMITTED = Admission(exact=True, semantic=True)
 
 
+@lru_cache(maxsize=4096)
 def normalise(question: str) -> str:
     """NFKC, casefolded, single spaces, without punctuation at the end."""
     text = unicodedata.normalize("NFKC", question).casefold().replace("’", "'")

@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 from api.admission import ALL_SCOPES, Caller
 from api.answer import answer, retrieve, scores_out
 from api.body import JSONRequest
-from api.edge import record_of
+from api.edge import headers_of, record_of
 from api.errors import ErrorBody, Forbidden, ShuttingDown
 from api.examples import ANSWER
 from api.question import Wish
@@ -54,7 +54,7 @@ async def require_key(request: Request[Any, Any, Any]) -> None:
     record = record_of(request.scope)
     record.endpoint = request.scope["path_template"]
     before = record.elapsed_ms()
-    request.scope["state"]["caller"] = service.door.admit(request.headers)
+    request.scope["state"]["caller"] = service.door.admit(headers_of(request.scope))
     record.stages_ms = {"auth": record.elapsed_ms() - before}
 
 
@@ -71,8 +71,9 @@ def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | N
 
 def answered(request: JSONRequest, data: QueryRequest, service: Service) -> AsyncGenerator[Event]:
     """Return the events that answer this request."""
-    headers, record, stages = request.headers, record_of(request.scope), service.stages()
-    caller: Caller = request.scope["state"]["caller"]
+    scope = request.scope
+    headers, record, stages = headers_of(scope), record_of(scope), service.stages()
+    caller: Caller = scope["state"]["caller"]
     pinned = pinned_engine(headers.get("x-engine"), caller, service)
     caching = service.caching()
     if caching is None:

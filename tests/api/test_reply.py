@@ -303,6 +303,24 @@ def test_new_generation_leaves_old_answers_behind(
     embedder.close()
 
 
+def test_deadline_holds_while_the_cache_reads_the_question(
+    engine: FakeEngine, index_dir: Path, valkey: Valkey
+) -> None:
+    with caching(engine, index_dir, valkey, api={"deadline_seconds": 0.5}) as (client, app):
+        done = threading.Event()
+        owner = app.service.loader.cache_embedder._owner
+        blocker = threading.Thread(target=owner.call, args=[lambda: done.wait(20)])
+        blocker.start()
+        try:
+            answered = client.post("/query", {"query": "Which tea is brewed the longest?"})
+            assert blocker.is_alive(), "answered after the model, not at the deadline"
+        finally:
+            done.set()
+            blocker.join()
+        assert (answered.status, answered.json()["error"]["code"]) == (504, "deadline")
+        assert engine.chats == []
+
+
 @pytest.mark.parametrize("trouble", ["killed", "frozen", "full"])
 def test_redis_in_trouble_fails_no_request(
     index_dir: Path, engine: FakeEngine, trouble: str
