@@ -25,7 +25,7 @@ from api.errors import (
     TooLarge,
     answer_for,
 )
-from api.routes import cache, docs, health, query
+from api.routes import account, cache, docs, health, query
 from api.service import Service
 from api.settings import Settings
 from api.streaming import failed
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None) -> Edge:
             yield
 
     litestar = Litestar(
-        route_handlers=[query.router, cache.router, health.router, docs.router],
+        route_handlers=[r.router for r in (query, cache, account, health, docs)],
         lifespan=[lifespan],
         state=State({"service": service}),
         request_class=JSONRequest,

@@ -44,13 +44,18 @@ class Edge:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), request_id]
+                message["headers"] = [*message.get("headers", ()), request_id, *record.headers]
             await send(message)
 
+        tracer = self.service.tracer
+        if tracer is not None:
+            tracer.begin(scope["method"], headers, record)
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             self._end(scope, record)
+            if tracer is not None:
+                tracer.end(scope["method"], record)
 
     def _end(self, scope: Any, record: Record) -> None:
         record.endpoint = scope.get("path_template") or "unmatched"
@@ -64,6 +69,8 @@ class Edge:
             "outcome": record.outcome or "ok",
             "ms": round(record.elapsed_ms(), 1),
         }
+        if record.trace_id:
+            facts["trace_id"] = record.trace_id
         if record.error:
             facts["error"] = record.error
         if record.stages_ms:

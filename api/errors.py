@@ -3,6 +3,7 @@
     RagError
     ├── Malformed, TooLarge, UnsupportedMediaType, Invalid, PromptTooLong   the request
     ├── Unauthorized, Forbidden, NotFound, MethodNotAllowed                 the door
+    ├── RateLimited, BudgetExhausted, LedgerDown                            limits and money
     ├── EngineOverloaded, EngineAuth, EngineFailed, EngineDown              the engine
     │   └── EngineDisconnect, EngineSilent                                  … mid-answer
     ├── Loading, NoIndex, CacheDown, ShuttingDown                           ourselves
@@ -60,6 +61,20 @@ class Invalid(RagError):
 
 class PromptTooLong(RagError):
     """Question and history alone exceed the engine's context, with every passage left out."""
+
+
+class RateLimited(RagError):
+    """More than the caller may ask for a minute."""
+
+
+class BudgetExhausted(RagError):
+    """The worst case of this answer does not fit into what is left of a budget."""
+
+
+class LedgerDown(RagError):
+    """What must be counted cannot be: limits, money or keys."""
+
+    retry_after_s = 5.0
 
 
 class EngineOverloaded(RagError):
@@ -128,6 +143,9 @@ ERRORS: dict[type[BaseException], Answer] = {
     UnsupportedMediaType: Answer(415, "unsupported_media_type", False, "bad_request"),
     Invalid: Answer(422, "invalid", False, "bad_request"),
     PromptTooLong: Answer(422, "prompt_too_long", False, "bad_request"),
+    RateLimited: Answer(429, "rate_limited", True, "rejected_rate"),
+    BudgetExhausted: Answer(429, "budget_exhausted", True, "rejected_budget"),
+    LedgerDown: Answer(503, "ledger_down", True, "unavailable"),
     EngineOverloaded: Answer(429, "engine_overloaded", True, "rejected_overload"),
     EngineAuth: Answer(502, "engine_auth", False, "engine_error"),
     EngineFailed: Answer(502, "engine_error", True, "engine_error"),

@@ -7,9 +7,11 @@ ANSWER = Example(
     value={
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 155, "completion_tokens": 8, "estimated": False},
+        "cost_eur": 0.00009,
         "latency_ms": {
             "auth": 0.03, "cache": 0.09, "embed": 14.2, "sparse": 0.11, "dense": 0.08,
-            "fuse": 0.2, "prompt": 0.05, "first_token": 812.4, "generation": 951.0, "total": 967.1,
+            "fuse": 0.2, "prompt": 0.05, "queue": 0.01,
+            "first_token": 812.4, "generation": 951.0, "total": 967.1,
         },
         "degraded": [],
         "request_id": "0b3ae687ef1f4a7bb04a98533728da21",

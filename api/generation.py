@@ -8,6 +8,7 @@ only if it carried a finish reason: engines may end an aborted one with `[DONE]`
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -80,6 +81,9 @@ class _Chunk(msgspec.Struct):
 
 _chunks = msgspec.json.Decoder(_Chunk)
 _encoder = msgspec.json.Encoder()
+
+traceparent: ContextVar[str] = ContextVar("traceparent", default="")
+"""Of the request being answered, sent along so that the engine's spans join its trace."""
 
 _CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 _ERROR_BODY_BYTES = 4096
@@ -232,6 +236,7 @@ class Engine:
                         "Content-Type": "application/json",
                         "Accept-Encoding": "identity",
                         "X-Request-ID": request_id,
+                        **({"traceparent": trace} if (trace := traceparent.get()) else {}),
                         **self._headers,
                     },
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),

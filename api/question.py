@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import msgspec
 
-from api.answer import Stages
 from api.caching.answer_cache import AnswerCache
 from api.caching.entries import Asked
 from api.caching.flights import Flights
@@ -18,6 +17,7 @@ from api.caching.normalise import Admission, admit_question
 from api.caching.partition import Scope, history_key, partition_key
 from api.generation import Sampling
 from api.schemas import Event, QueryRequest
+from api.stages import Ask
 from retrieval.embedding import Embedder
 from retrieval.types import Float32Array
 
@@ -52,7 +52,9 @@ class Served(msgspec.Struct, frozen=True):
     """Which entry answered a request, or would from now on."""
 
     entry_id: str
+    """Empty for an answer that is not kept."""
     question: str
+    tenant: str
 
 
 class Caching(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,20 +81,18 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A request with all that its answer depends on."""
 
-    request: QueryRequest
-    stages: Stages
+    ask: Ask
     caching: Caching
-    tenant: str
-    pinned: str | None
     wish: Wish
     admission: Admission
 
     def asked(self, generation: str, embedding: Float32Array | None = None) -> Asked:
-        request, stages, caching = self.request, self.stages, self.caching
-        engines = [stages.engines[self.pinned]] if self.pinned else stages.engines.all
+        ask, caching = self.ask, self.caching
+        request, stages = ask.request, ask.stages
+        engines = [stages.engines[ask.pinned]] if ask.pinned else stages.engines.all
         sampling = stages.sampling(request)
         partition = _partition(
-            self.tenant,
+            ask.admitted.caller.tenant,
             generation,
             " ".join([f"{engine.name}={engine.model}" for engine in engines]),
             sampling,

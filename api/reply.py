@@ -10,79 +10,70 @@ from contextlib import aclosing
 
 import msgspec
 
-from api.answer import LATE, Stages, answer
+from api.answer import answer
 from api.caching.answer_cache import Hit
 from api.caching.entries import Asked, new_entry
 from api.caching.normalise import admit_answer
 from api.errors import DeadlineExceeded
+from api.making import LATE
 from api.question import READ_AND_STORE, Caching, Question, Served, Wish, admit
-from api.schemas import CacheFacts, Done, Event, QueryRequest, Source, Sources, Token, Usage
+from api.schemas import CacheFacts, Done, Event, Source, Sources, Token, Usage
+from api.stages import Ask
 from api.telemetry import Record
 from retrieval.types import Float32Array, QueueFull
 
 
 async def reply(
-    request: QueryRequest,
-    stages: Stages,
-    record: Record,
-    *,
-    caching: Caching,
-    tenant: str,
-    pinned: str | None = None,
-    wish: Wish = READ_AND_STORE,
+    ask: Ask, *, caching: Caching, wish: Wish = READ_AND_STORE
 ) -> AsyncGenerator[Event]:
     """Yield the events of an answer. Raises what `answer` raises."""
+    request, record = ask.request, ask.record
     question = Question(
-        request=request,
-        stages=stages,
-        caching=caching,
-        tenant=tenant,
-        pinned=pinned,
-        wish=wish,
-        admission=admit(request, caching.embedder),
+        ask=ask, caching=caching, wish=wish, admission=admit(request, caching.embedder)
     )
     record.answers = True
-    asked = question.asked(stages.retriever.index.generation)
+    asked = question.asked(ask.stages.retriever.index.generation)
     hit, embedding = None, None
     if question.admission.exact and wish.may_read:
-        hit, embedding = await _look_up(question, asked, record)
+        hit, embedding = await _look_up(question, asked)
     if hit is not None:
-        caching.remember(record.request_id, Served(hit.entry.id, request.query))
+        caching.remember(
+            record.request_id, Served(hit.entry.id, request.query, ask.admitted.caller.tenant)
+        )
         for event in _replay(hit, record):
             yield event
         return
-    made = _made(question, record, embedding)
-    async with aclosing(_shared(question, asked.embedded(embedding), made, record)) as events:
+    made = _made(question, embedding)
+    async with aclosing(_shared(question, asked.embedded(embedding), made)) as events:
         async for event in events:
             yield event
 
 
-async def _look_up(
-    question: Question, asked: Asked, record: Record
-) -> tuple[Hit | None, Float32Array | None]:
+async def _look_up(question: Question, asked: Asked) -> tuple[Hit | None, Float32Array | None]:
     """Return a hit, and the question's vector where it was made. The stages are timed."""
-    caching, max_age_s = question.caching, question.wish.max_age_s
+    ask, caching, max_age_s = question.ask, question.caching, question.wish.max_age_s
+    record = ask.record
     started = time.perf_counter()
     hit = await caching.cache.lookup_exact(asked, max_age_s=max_age_s)
-    record.stages_ms["cache"] = (time.perf_counter() - started) * 1000
+    record.note("cache", (time.perf_counter() - started) * 1000)
     if hit is not None or caching.embedder is None or asked.history:
         return hit, None
     if not question.admission.semantic:
         return None, None
     started = time.perf_counter()
-    left_s = question.stages.deadline_s - record.elapsed_ms() / 1000
     try:
-        async with asyncio.timeout(left_s):
-            embedding = await caching.embedder.embed(question.request.query)
+        async with asyncio.timeout_at(ask.deadline):
+            embedding = await caching.embedder.embed(ask.request.query)
     except TimeoutError as exc:
         raise DeadlineExceeded(LATE) from exc
     except QueueFull:
         record.degraded.append("no_cache")
         return None, None
     embedded = time.perf_counter()
-    record.stages_ms["embed"] = (embedded - started) * 1000
+    record.note("embed", (embedded - started) * 1000)
     hit = await caching.cache.lookup_semantic(asked.embedded(embedding), max_age_s=max_age_s)
-    record.stages_ms["cache"] += (time.perf_counter() - embedded) * 1000
+    semantic_ms = (time.perf_counter() - embedded) * 1000
+    record.note("cache", record.stages_ms["cache"] + semantic_ms)
     return hit, embedding
 
 
@@ -112,16 +103,12 @@ def _replay(hit: Hit, record: Record) -> list[Event]:
     return [Sources(entry.payload["sources"]), Token(entry.answer), done]
 
 
-async def _made(
-    question: Question, record: Record, embedding: Float32Array | None
-) -> AsyncGenerator[Event]:
+async def _made(question: Question, embedding: Float32Array | None) -> AsyncGenerator[Event]:
     """Make the answer, and keep it if it is whole and may be kept."""
     shared = embedding if question.caching.shares_vector else None
     sources: list[Source] = []
     tokens: list[str] = []
-    making = answer(
-        question.request, question.stages, record, pinned=question.pinned, query_embedding=shared
-    )
+    making = answer(question.ask, query_embedding=shared)
     async with aclosing(making) as events:
         async for event in events:
             match event:
@@ -132,8 +119,9 @@ async def _made(
                 case Done() if question.wish.may_store:
                     event = _keep(question, event, sources, "".join(tokens), embedding)
                     entry_id = event.cache.entry_id or ""
-                    served = Served(entry_id, question.request.query)
-                    question.caching.remember(record.request_id, served)
+                    ask = question.ask
+                    served = Served(entry_id, ask.request.query, ask.admitted.caller.tenant)
+                    question.caching.remember(ask.record.request_id, served)
             yield event
 
 
@@ -155,7 +143,7 @@ def _keep(
         asked,
         answer=text,
         ttl_s=question.caching.ttl_s,
-        tenant=question.tenant,
+        tenant=question.ask.admitted.caller.tenant,
         generation=done.index_generation,
         payload={
             "sources": msgspec.to_builtins(sources),
@@ -172,7 +160,7 @@ def _keep(
 
 
 async def _shared(
-    question: Question, asked: Asked, made: AsyncGenerator[Event], record: Record
+    question: Question, asked: Asked, made: AsyncGenerator[Event]
 ) -> AsyncGenerator[Event]:
     """Take part in a running answer to the same question, or lead one."""
     if not (question.admission.exact and question.wish.may_read):
@@ -180,24 +168,24 @@ async def _shared(
             async for event in made:
                 yield event
         return
-    stages = question.stages
-    left_s = stages.deadline_s - record.elapsed_ms() / 1000
-    deadline = asyncio.get_running_loop().time() + left_s
-    seat = question.caching.flights.join(asked, lambda: made, deadline=deadline)
+    ask = question.ask
+    seat = question.caching.flights.join(asked, lambda: made, deadline=ask.deadline)
     async with seat, aclosing(aiter(seat)) as events:  # type: ignore[type-var]
         async for event in events:
             if isinstance(event, Done) and not seat.leads:
-                event = _followed(event, seat.similarity, record)
+                event = _followed(event, seat.similarity, ask.record)
             yield event
 
 
 def _followed(done: Done, similarity: float, record: Record) -> Done:
     """The end of an answer that another request paid for."""
     record.cache, record.engine, record.model = "coalesced", done.engine, done.model
+    record.shared_from = done.request_id
     record.stages_ms["total"] = record.elapsed_ms()
     return msgspec.structs.replace(
         done,
         usage=Usage(prompt_tokens=0, completion_tokens=0),
+        cost_eur=0.0,
         latency_ms={stage: round(ms, 2) for stage, ms in record.stages_ms.items()},
         request_id=record.request_id,
         cache=CacheFacts(

@@ -121,6 +121,8 @@ class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str
     """stop, length, or no_passages (nothing matched, the engine was not asked)."""
     usage: Usage
+    cost_eur: float = 0.0
+    """By the prices set; 0 for an answer from the cache or shared with an equal question."""
     latency_ms: dict[str, float]
     degraded: list[str]
     request_id: str
@@ -178,6 +180,29 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True):
     status: Literal["ok", "down", "off"]
     ms: float | None = None
     detail: str | None = None
+
+
+class BudgetScope(msgspec.Struct, frozen=True, kw_only=True):
+    """One budget in its current window."""
+
+    scope: str
+    window: str
+    limit_eur: float
+    spent_eur: float
+    reserved_eur: float
+    """Held for answers under way: their worst case, freed when they end."""
+    remaining_eur: float
+    state: Literal["closed", "open"]
+    reset_s: float
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """`open`: no engine is asked until the window ends; cached answers and search still serve."""
+
+    state: Literal["closed", "open"]
+    counted: Literal["shared", "here"]
+    """here: the ledger is down, and this process counts for itself."""
+    scopes: list[BudgetScope]
 
 
 class Health(msgspec.Struct, frozen=True):

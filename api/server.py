@@ -15,6 +15,9 @@ from api.edge import Edge
 from api.setting_groups import ApiSettings
 from api.settings import SettingsError
 
+CLOSE_S = 2
+"""For connections without an answer under way, once the answers have ended."""
+
 
 def bind(api: ApiSettings) -> socket.socket:
     """Return a listening socket. Raises SettingsError naming port and variable."""
@@ -34,24 +37,30 @@ def bind(api: ApiSettings) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """A signal makes the app unready and then stops it; a second one stops it at once.
+    """A signal makes the app unready; open answers get their time. A second one stops at once.
 
     uvicorn would raise the signal once more when all is closed; a clean stop exits 0.
     """
 
     def __init__(self, config: uvicorn.Config, app: Edge) -> None:
         super().__init__(config)
-        self._app = app
+        self._service = app.service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._app.service.draining = True
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._service.drain.begin()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn closes the listeners first, and ends the lifespan before answers that it cuts
+        # have given back what they hold.
+        wait_s = self._service.settings.api.drain_seconds
+        await self._service.drain.finish(wait_s, is_hurried=lambda: self.force_exit)
+        await super().shutdown(sockets)
 
 
 async def serve(app: Edge, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until a signal comes; call `on_ready` once the first question can be answered."""
-    api = app.service.settings.api
     config = uvicorn.Config(
         app,
         lifespan="on",
@@ -59,7 +68,7 @@ async def serve(app: Edge, listener: socket.socket, on_ready: Callable[[], None]
         access_log=False,
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=max(1, round(api.drain_seconds)),
+        timeout_graceful_shutdown=CLOSE_S,
     )
     announcer = asyncio.create_task(_announce(app, on_ready))
     try:

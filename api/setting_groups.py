@@ -79,6 +79,18 @@ class EngineSettings(Group, frozen=True, kw_only=True):
         float, _seconds("An engine silent for longer between two tokens is given up")
     ] = 20.0
 
+    max_concurrent: Annotated[
+        int,
+        Meta(ge=0, le=100_000, description="Answers at a time; 0: 64 an engine, 2 when embedded"),
+    ] = 0
+    queue: Annotated[
+        int,
+        Meta(ge=0, le=100_000, description="Questions that may wait for a place; more get 429"),
+    ] = 128
+    queue_seconds: Annotated[
+        float, _seconds("A question that has waited this long for a place gets 429")
+    ] = 10.0
+
 
 class CacheSettings(Group, frozen=True, kw_only=True):
     redis_url: Annotated[
@@ -108,10 +120,41 @@ class CacheSettings(Group, frozen=True, kw_only=True):
     ] = 256
 
 
+Price = Annotated[float, Meta(ge=0, le=1000)]
+
+
 class LedgerSettings(Group, frozen=True, kw_only=True):
     redis_url: Annotated[
         Secret, Meta(description="Redis of the ledger; must keep its data (embedded: its own)")
     ] = Secret("redis://redis-ledger:6379/0")
+    cost_limit_eur: Annotated[
+        float,
+        Meta(ge=0, le=1e9, description="Budget of all answers in a window; then 429 until it ends"),
+    ] = 5.0
+    window_seconds: Annotated[
+        int, Meta(ge=1, le=31_622_400, description="Length of that window, aligned to the epoch")
+    ] = 3600
+    cost_per_1k_input: Annotated[
+        Price | None,
+        Meta(
+            description="EUR per 1,000 prompt tokens; unset counts a small cloud model's 0.0005, "
+            "and ENGINE=openai refuses to start",
+        ),
+    ] = None
+    cost_per_1k_output: Annotated[
+        Price | None, Meta(description="EUR per 1,000 tokens of an answer; unset counts 0.0015")
+    ] = None
+    prices_file: Annotated[
+        str,
+        Meta(description="TOML or JSON with a price for each model: input and output per 1,000"),
+    ] = ""
+    fail_mode: Annotated[
+        Literal["auto", "closed", "open"],
+        Meta(
+            description="With the ledger down: closed answers 503, open counts in each process; "
+            "auto is closed for ENGINE=openai"
+        ),
+    ] = "auto"
 
 
 class AuthSettings(Group, frozen=True, kw_only=True):
@@ -121,6 +164,37 @@ class AuthSettings(Group, frozen=True, kw_only=True):
     api_key: Annotated[
         Secret, Meta(description="The key with all scopes; required when AUTH_ENABLED is true")
     ] = Secret()
+    key_pepper: Annotated[
+        Secret,
+        Meta(description="Mixed into the hashes of stored keys; changing it voids all of them"),
+    ] = Secret()
+
+
+def _per_minute(what: str) -> Any:
+    return Meta(
+        ge=0, le=1_000_000, description=f"{what} a minute for a key or address; 0: no limit"
+    )
+
+
+class LimitSettings(Group, frozen=True, kw_only=True):
+    enabled: Annotated[
+        bool | None, Meta(description="Rate limits; unset: on, but off for the embedded engine")
+    ] = None
+    query_per_minute: Annotated[int, _per_minute("Requests to /query")] = 100
+    stream_per_minute: Annotated[int, _per_minute("Requests to /query/stream")] = 100
+    ab_per_minute: Annotated[int, _per_minute("Requests to /query/ab")] = 100
+    openai_per_minute: Annotated[int, _per_minute("Requests to /v1/chat/completions")] = 100
+    batch_per_minute: Annotated[int, _per_minute("Questions in /batch")] = 20
+    analytics_per_minute: Annotated[int, _per_minute("Requests to /analytics")] = 60
+    admin_per_minute: Annotated[int, _per_minute("Requests to the other routes")] = 60
+    search_per_minute: Annotated[int, _per_minute("Requests to /search")] = 0
+    documents_per_minute: Annotated[int, _per_minute("Requests to /documents")] = 0
+    tokens_per_minute: Annotated[int, _per_minute("Tokens of prompts and answers")] = 0
+    failed_keys_per_minute: Annotated[int, _per_minute("Wrong keys from one address")] = 20
+    trusted_proxies: Annotated[
+        str,
+        Meta(description="Networks whose X-Forwarded-For is believed, as 10.0.0.0/8,::1/128"),
+    ] = ""
 
 
 class ApiSettings(Group, frozen=True, kw_only=True):
@@ -178,3 +252,16 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
             description="Cosine below which a passage without a matching word is no hit",
         ),
     ] = 0.3
+
+
+class TelemetrySettings(Group, frozen=True, kw_only=True):
+    exporter_otlp_endpoint: Annotated[
+        str, Meta(description="OTLP/HTTP collector as http://host:4318; empty: no traces")
+    ] = ""
+    service_name: Annotated[
+        str, Meta(min_length=1, description="Name of this service in traces")
+    ] = "ragrelay"
+    traces_sampler_arg: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of requests traced, unless their sender has decided"),
+    ] = 1.0

@@ -20,9 +20,11 @@ from api.setting_groups import (
     EngineSettings,
     Group,
     LedgerSettings,
+    LimitSettings,
     Pipeline,
     RetrievalSettings,
     Secret,
+    TelemetrySettings,
 )
 
 # Where each engine listens in compose, where every engine's service is called `engine`.
@@ -51,8 +53,10 @@ class Settings(Group, frozen=True, kw_only=True):
     cache: CacheSettings = CacheSettings()
     ledger: LedgerSettings = LedgerSettings()
     auth: AuthSettings = AuthSettings()
+    limit: LimitSettings = LimitSettings()
     api: ApiSettings = ApiSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -95,8 +99,10 @@ PREFIXES = {
     "cache": "CACHE_",
     "ledger": "CB_",
     "auth": "AUTH_",
+    "limit": "LIMIT_",
     "api": "API_",
     "retrieval": "RETRIEVAL_",
+    "telemetry": "OTEL_",
 }
 NAMES = {("engine", "kind"): "ENGINE"}
 FALLBACKS = {"CACHE_REDIS_URL": "REDIS_URL"}

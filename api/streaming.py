@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from api import sse
-from api.errors import ErrorBody, RagError, answer_for
+from api.drain import Drain
+from api.errors import ErrorBody, RagError, ShuttingDown, answer_for
 from api.logs import logger
 from api.schemas import Done, Event, QueryResponse, Source, Sources, Token
 from api.telemetry import Record
@@ -69,37 +70,41 @@ async def send_error(send: Send, record: Record, error: BaseException) -> None:
     await send_json(send, record, answer_for(error).status, body, *headers)
 
 
-class _Watch:
-    """Cancels a task, until it ends, as soon as one of `leaving` has ended."""
+End = Callable[[], Awaitable[BaseException]]
+"""Waits for a reason to stop an answer, and returns it."""
 
-    def __init__(self, task: asyncio.Task[Any], leaving: tuple[Callable[[], Awaitable[None]], ...]):
-        self.has_left = False
+
+class _Watch:
+    """Cancels a task, until it ends, as soon as one of `ends` gives a reason."""
+
+    def __init__(self, task: asyncio.Task[Any], ends: tuple[End, ...]) -> None:
+        self.reason: BaseException | None = None
         self._task = task
-        self._leaving = leaving
-        self._watchers: list[asyncio.Future[None]] = []
+        self._ends = ends
+        self._watchers: list[asyncio.Future[BaseException]] = []
         self._timer = task.get_loop().call_later(WATCH_AFTER_S, self._begin)
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._timer.cancel()
         for watcher in self._watchers:
             watcher.remove_done_callback(self._stop)
             watcher.cancel()
 
     def _begin(self) -> None:
-        self._watchers = [asyncio.ensure_future(begin()) for begin in self._leaving]
+        self._watchers = [asyncio.ensure_future(end()) for end in self._ends]
         for watcher in self._watchers:
             watcher.add_done_callback(self._stop)
 
-    def _stop(self, _: object = None) -> None:
+    def _stop(self, watcher: asyncio.Future[BaseException]) -> None:
         """Once more after a while: a library that awaits badly may swallow a cancellation."""
-        self.has_left = True
+        self.reason = self.reason or watcher.result()
         self._timer.cancel()
-        self._timer = self._task.get_loop().call_later(CLOSE_S, self._stop)
+        self._timer = self._task.get_loop().call_later(CLOSE_S, self._stop, watcher)
         self._task.cancel()
 
 
-async def while_connected(work: Awaitable[None], *leaving: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` to its end, or stop it and raise ClientGone when one of `leaving` ends first.
+async def run_until(work: Awaitable[None], *ends: End) -> None:
+    """Run `work` to its end, or stop it and raise the reason that one of `ends` gives.
 
     In this task: one more for each request costs as much as a cached answer. If we ourselves
     are cancelled (the server gives up), so is the work.
@@ -108,23 +113,24 @@ async def while_connected(work: Awaitable[None], *leaving: Callable[[], Awaitabl
     if task is None:
         raise RuntimeError("an answer outside of a task. This is a bug.")
     n_cancels = task.cancelling()
-    watch = _Watch(task, leaving)
+    watch = _Watch(task, ends)
     try:
         await work
     except asyncio.CancelledError:
-        if not watch.has_left:
+        if watch.reason is None:
             raise
     finally:
-        watch.end()
-    if watch.has_left:
+        watch.close()
+    if watch.reason is not None:
         while task.cancelling() > n_cancels:
             task.uncancel()
-        raise ClientGone
+        raise watch.reason
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _leaves(receive: Receive) -> ClientGone:
     while (await receive())["type"] != "http.disconnect":
         pass
+    return ClientGone()
 
 
 async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
@@ -147,23 +153,26 @@ async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
 class PlainAnswer:
     """ASGI response: the whole answer as one JSON body."""
 
-    def __init__(self, events: AsyncGenerator[Event], record: Record) -> None:
+    def __init__(self, events: AsyncGenerator[Event], record: Record, drain: Drain) -> None:
         self._events = events
         self._record = record
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def respond() -> None:
+        response: list[QueryResponse] = []
+
+        async def work() -> None:
+            response.append(await collect(self._events))
+
+        with self._drain.answering():
             try:
-                response = await collect(self._events)
+                await run_until(work(), partial(_leaves, receive), self._drain.over)
+            except ClientGone:
+                self._record.outcome = "client_gone"
             except Exception as error:
                 await send_error(send, self._record, error)
             else:
-                await send_json(send, self._record, 200, response)
-
-        try:
-            await while_connected(respond(), partial(_disconnect, receive))
-        except ClientGone:
-            self._record.outcome = "client_gone"
+                await send_json(send, self._record, 200, response[0])
 
 
 class StreamedAnswer:
@@ -178,6 +187,7 @@ class StreamedAnswer:
         self,
         events: AsyncGenerator[Event],
         record: Record,
+        drain: Drain,
         *,
         commit_s: float,
         heartbeat_s: float = HEARTBEAT_S,
@@ -185,6 +195,7 @@ class StreamedAnswer:
     ) -> None:
         self._events = events
         self._record = record
+        self._drain = drain
         self._commit_s = commit_s
         self._heartbeat_s = heartbeat_s
         self._stall_s = stall_s
@@ -198,11 +209,16 @@ class StreamedAnswer:
         self._send = send
         # Straight to the server: nothing on the way looks at the body, and each layer costs.
         self._send_body = scope.get("state", {}).get("send", send)
-        try:
-            leaves = partial(_disconnect, receive)
-            await while_connected(self._relay(), leaves, self._fill_silence)
-        except ClientGone:
-            self._record.outcome = "client_gone"
+        ends = (partial(_leaves, receive), self._drain.over, self._fill_silence)
+        with self._drain.answering():
+            try:
+                await run_until(self._relay(), *ends)
+            except ClientGone:
+                self._record.outcome = "client_gone"
+            except ShuttingDown as error:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await self._tell(error)
 
     async def _relay(self) -> None:
         try:
@@ -217,14 +233,20 @@ class StreamedAnswer:
                         await self._commit()
                         await self._write(frame)
         except Exception as error:
-            if self._committed is None:
-                self._committed = asyncio.get_running_loop().create_future()
-                await send_error(self._send, self._record, error)
-                return
-            await self._commit()
-            failed(self._record, error)
-            body = ErrorBody.of(error, self._record.request_id)
-            await self._write(self._frame(b"error", body))
+            await self._tell(error)
+        else:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell(self, error: Exception) -> None:
+        """End with an error: with its status where nothing was sent, else as an event."""
+        if self._committed is None:
+            self._committed = asyncio.get_running_loop().create_future()
+            await send_error(self._send, self._record, error)
+            return
+        await self._commit()
+        failed(self._record, error)
+        frame = self._frame(b"error", ErrorBody.of(error, self._record.request_id))
+        await self._write(frame)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _frame(self, event: bytes, payload: object) -> bytes:
@@ -255,7 +277,7 @@ class StreamedAnswer:
         sent: Awaitable[None] = self._send_body(message)
         return sent
 
-    async def _fill_silence(self) -> None:
+    async def _fill_silence(self) -> ClientGone:
         """Commit when the first token is late; then send a comment whenever nothing else goes.
 
         Returns when a comment cannot be sent: the client has stopped reading.
@@ -271,3 +293,4 @@ class StreamedAnswer:
                 else:
                     async with asyncio.timeout(self._stall_s):
                         await self._write(sse.HEARTBEAT)
+        return ClientGone()

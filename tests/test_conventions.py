@@ -14,7 +14,7 @@ ROOMS = sorted([*ROOT.glob("api/**/*.py"), *ROOT.glob("retrieval/**/*.py")])
 
 
 def shown_default(variable: Variable) -> str:
-    default = variable.default
+    default = "" if variable.default is None else variable.default
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 

@@ -7,9 +7,12 @@ from litestar import Router, delete, post
 from litestar.datastructures import State
 from litestar.params import JSONBody, QueryParameter
 
+from api.admission.limits import ONE
+from api.body import JSONRequest
 from api.errors import CacheDown, Invalid, NotFound
 from api.redis_calls import StoreDown
-from api.routes.query import ERROR_RESPONSES, require_key
+from api.routes.guard import admitted_of, admitting
+from api.routes.query import ERROR_RESPONSES
 from api.schemas import FeedbackRequest
 from api.service import Service
 
@@ -28,6 +31,7 @@ class FeedbackResponse(msgspec.Struct, frozen=True):
 @delete(
     "/cache",
     status_code=200,
+    before_request=admitting("admin", "admin", ONE),
     summary="Forget cached answers: one, those that cite a document, a tenant's, or all",
     responses=ERROR_RESPONSES,
 )
@@ -55,32 +59,31 @@ async def delete_cache(
 @post(
     "/feedback",
     status_code=200,
+    before_request=admitting("admin", "query", ONE),
     summary="Say whether an answer was right; a wrong cached one is dropped",
     responses=ERROR_RESPONSES,
 )
-async def post_feedback(state: State, data: JSONBody[FeedbackRequest]) -> FeedbackResponse:
-    service: Service = state.service
+async def post_feedback(request: JSONRequest, data: JSONBody[FeedbackRequest]) -> FeedbackResponse:
+    service: Service = request.app.state.service
+    tenant = admitted_of(request).caller.tenant
     caching = service.caching()
     served = caching.recent.get(data.request_id) if caching else None
+    if served is not None and served.tenant != tenant:
+        served = None
     if caching is None or data.rating == "up":
         return FeedbackResponse(False)
-    entry_id = data.entry_id or (served.entry_id if served else "")
-    if not entry_id:
-        if served is None:
-            raise NotFound("request_id: no such answer of late; give its entry_id")
-        return FeedbackResponse(False)
+    if served is None and data.entry_id is None:
+        raise NotFound("request_id: no such answer of late; give its entry_id")
     try:
-        if served is not None:
-            await caching.cache.reject(entry_id, served.question)
+        if served is not None and data.entry_id in (None, served.entry_id):
+            if not served.entry_id:
+                return FeedbackResponse(False)
+            await caching.cache.reject(served.entry_id, served.question)
             return FeedbackResponse(True)
-        return FeedbackResponse(await caching.cache.delete_entry(entry_id))
+        gone = await caching.cache.delete_entry(data.entry_id or "", tenant=tenant)
+        return FeedbackResponse(gone)
     except StoreDown as exc:
         raise CacheDown("the answer is dropped here; the cache's Redis does not answer") from exc
 
 
-router = Router(
-    path="/",
-    route_handlers=[delete_cache, post_feedback],
-    before_request=require_key,
-    tags=["cache"],
-)
+router = Router(path="/", route_handlers=[delete_cache, post_feedback], tags=["cache"])

@@ -4,15 +4,17 @@ import time
 from typing import Any
 
 import msgspec
-from litestar import Response, Router, get
+from litestar import Request, Response, Router, get
 from litestar.datastructures import State
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import choose_encoder
 
+from api.admission.door import DoorState
+from api.admission.limits import LOOK
 from api.caching.answer_cache import CacheStats
+from api.edge import headers_of
 from api.embedded import ChildState
 from api.generation import Engine
-from api.routes.query import require_key
+from api.routes.guard import admitting
 from api.schemas import Check, Health
 from api.service import Service
 
@@ -39,12 +41,33 @@ class EngineStats(msgspec.Struct, frozen=True):
     check: Check
 
 
+class QueueStats(msgspec.Struct, frozen=True):
+    """In front of the engine."""
+
+    in_use: int
+    waiting: int
+
+
+class LedgerStats(msgspec.Struct, frozen=True, kw_only=True):
+    fail_mode: str
+    is_down: bool
+    counts_here: bool
+    """The ledger is down and this process counts for itself."""
+    unfolded_eur: float
+    """Counted here, to be told to the ledger when it is back."""
+    waiting_settlements: int
+    dropped_settlements: int
+
+
 class Stats(msgspec.Struct, frozen=True):
     status: str
     uptime_s: float
     checks: dict[str, Check]
     index: IndexStats | None
     engines: list[EngineStats]
+    queue: QueueStats
+    door: DoorState
+    ledger: LedgerStats
     cache: CacheStats | None
     """null where CACHE_ENABLED is false."""
     children: list[ChildState]
@@ -64,7 +87,11 @@ async def get_ready(state: State) -> Response[Health]:
     return Response(health, status_code=200 if ready else 503, headers=headers)
 
 
-@get("/health/stats", before_request=require_key, summary="What this instance knows of itself")
+@get(
+    "/health/stats",
+    before_request=admitting("admin", "query", LOOK),
+    summary="What this instance knows of itself",
+)
 async def get_stats(state: State) -> Stats:
     service: Service = state.service
     health = await service.health()
@@ -74,21 +101,35 @@ async def get_stats(state: State) -> Stats:
         uptime_s=round(time.monotonic() - service.started, 1),
         checks=health.checks,
         index=_index_stats(service),
-        engines=[_engine_stats(service, engine) for engine in engines.all] if engines else [],
+        engines=[_engine_stats(service, engine) for engine in engines.all],
+        queue=QueueStats(service.queue.in_use, service.queue.waiting),
+        door=service.door.state(),
+        ledger=_ledger_stats(service),
         cache=service.cache.stats() if service.cache else None,
         children=service.embedded.states() if service.embedded else [],
     )
 
 
+def _ledger_stats(service: Service) -> LedgerStats:
+    ledger = service.spending.ledger
+    return LedgerStats(
+        fail_mode=ledger.fail_mode,
+        is_down=ledger.is_down,
+        counts_here=ledger.is_open_mode,
+        unfolded_eur=ledger.book.unfolded / 1e6,
+        waiting_settlements=ledger.settlements.n_waiting,
+        dropped_settlements=ledger.settlements.dropped,
+    )
+
+
 def _engine_stats(service: Service, engine: Engine) -> EngineStats:
-    engines = service.engines
     return EngineStats(
         name=engine.name,
         model=engine.model,
         context_tokens=engine.context_tokens,
         in_flight=engine.in_flight,
-        failures=engines.failures(engine.name) if engines else 0,
-        check=service.engine_checks[engine.name],
+        failures=service.engines.failures(engine.name),
+        check=service.neighbours.engine_checks[engine.name],
     )
 
 
@@ -107,9 +148,12 @@ def _index_stats(service: Service) -> IndexStats | None:
 
 
 @get("/metrics", summary="Prometheus metrics", media_type="text/plain")
-async def get_metrics(state: State) -> Response[Any]:
-    registry = state.service.metrics.registry
-    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+async def get_metrics(request: Request[Any, Any, Any]) -> Response[Any]:
+    # OpenMetrics, with exemplars, for a scraper that asks for it; else the plain text format.
+    accepts = headers_of(request.scope).get("accept", "")
+    generate, content_type = choose_encoder(accepts)
+    registry = request.app.state.service.metrics.registry
+    return Response(generate(registry), headers={"Content-Type": content_type})
 
 
 router = Router(

@@ -1,22 +1,22 @@
 """POST /query, /query/stream, /search: decode, call, return."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
 
-import msgspec
-from litestar import Request, Router, post
+from litestar import Router, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
-from api.admission import ALL_SCOPES, Caller
+from api.admission.caller import ALL_SCOPES, Caller
 from api.answer import answer, retrieve, scores_out
 from api.body import JSONRequest
 from api.edge import headers_of, record_of
-from api.errors import ErrorBody, Forbidden, ShuttingDown
+from api.errors import ErrorBody, Forbidden
 from api.examples import ANSWER
 from api.question import Wish
 from api.reply import reply
+from api.routes.guard import admitted_of, admitting
 from api.schemas import (
     Event,
     QueryRequest,
@@ -26,6 +26,7 @@ from api.schemas import (
     SearchResponse,
 )
 from api.service import Service
+from api.stages import Ask
 from api.streaming import PlainAnswer, StreamedAnswer
 from retrieval.types import Hit
 
@@ -34,28 +35,16 @@ ERROR_RESPONSES = {
     for status, text in {
         400: "The body is not JSON",
         401: "Invalid or missing API key",
+        403: "The key lacks the scope",
         413: "The body is too large",
         415: "The body is not declared as JSON",
         422: "A field is missing, unknown or out of its bound",
-        429: "The engine is overloaded; see Retry-After",
+        429: "A limit, a budget or the engine is exhausted; see Retry-After",
         502: "The engine failed",
-        503: "Loading, no index, or no engine; see Retry-After",
+        503: "Loading, no index, no engine or no ledger; see Retry-After",
         504: "The answer took too long",
     }.items()
 }
-
-
-async def require_key(request: Request[Any, Any, Any]) -> None:
-    """Admit the caller before the body is read, or raise Unauthorized.
-
-    A `before_request` and no guard: for guards Litestar copies the whole handler, 40 µs each time.
-    """
-    service: Service = request.app.state.service
-    record = record_of(request.scope)
-    record.endpoint = request.scope["path_template"]
-    before = record.elapsed_ms()
-    request.scope["state"]["caller"] = service.door.admit(headers_of(request.scope))
-    record.stages_ms = {"auth": record.elapsed_ms() - before}
 
 
 def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | None:
@@ -64,8 +53,6 @@ def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | N
         return None
     if caller.scopes < ALL_SCOPES:
         raise Forbidden("X-Engine needs a key with all scopes")
-    if service.engines is None:
-        raise ShuttingDown("this instance is shutting down")
     return service.engines[name].name
 
 
@@ -73,19 +60,25 @@ def answered(request: JSONRequest, data: QueryRequest, service: Service) -> Asyn
     """Return the events that answer this request."""
     scope = request.scope
     headers, record, stages = headers_of(scope), record_of(scope), service.stages()
-    caller: Caller = scope["state"]["caller"]
-    pinned = pinned_engine(headers.get("x-engine"), caller, service)
+    admitted = admitted_of(request)
+    left_s = stages.deadline_s - record.elapsed_ms() / 1000
+    ask = Ask(
+        request=data,
+        record=record,
+        stages=stages,
+        admitted=admitted,
+        deadline=asyncio.get_running_loop().time() + left_s,
+        pinned=pinned_engine(headers.get("x-engine"), admitted.caller, service),
+    )
     caching = service.caching()
     if caching is None:
-        return answer(data, stages, record, pinned=pinned)
-    wish = Wish.of(headers.get("cache-control", ""))
-    return reply(
-        data, stages, record, caching=caching, tenant=caller.tenant, pinned=pinned, wish=wish
-    )
+        return answer(ask)
+    return reply(ask, caching=caching, wish=Wish.of(headers.get("cache-control", "")))
 
 
 @post(
     "/query",
+    before_request=admitting("query", "query"),
     status_code=200,
     summary="Answer a question from the documents",
     responses={
@@ -95,11 +88,13 @@ def answered(request: JSONRequest, data: QueryRequest, service: Service) -> Asyn
 )
 async def post_query(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGIApp:
     record = record_of(request.scope)
-    return PlainAnswer(answered(request, data, request.app.state.service), record)  # type: ignore[return-value]
+    service: Service = request.app.state.service
+    return PlainAnswer(answered(request, data, service), record, service.drain)  # type: ignore[return-value]
 
 
 @post(
     "/query/stream",
+    before_request=admitting("stream", "query"),
     status_code=200,
     summary="The same as server-sent events: sources, token, done or error",
     responses={
@@ -115,11 +110,13 @@ async def post_query_stream(request: JSONRequest, data: JSONBody[QueryRequest]) 
     service: Service = request.app.state.service
     record = record_of(request.scope)
     commit_s = service.settings.engine.commit_seconds
-    return StreamedAnswer(answered(request, data, service), record, commit_s=commit_s)  # type: ignore[return-value]
+    events = answered(request, data, service)
+    return StreamedAnswer(events, record, service.drain, commit_s=commit_s)  # type: ignore[return-value]
 
 
 @post(
     "/search",
+    before_request=admitting("search", "query"),
     status_code=200,
     summary="Find passages without asking the engine",
     responses=ERROR_RESPONSES,
@@ -139,13 +136,20 @@ async def post_search(request: JSONRequest, data: JSONBody[SearchRequest]) -> Se
 
 
 def _hit_out(hit: Hit) -> SearchHit:
-    passage = msgspec.structs.asdict(hit.passage)
-    return SearchHit(rank=hit.rank, scores=scores_out(hit), **passage)
+    passage = hit.passage
+    return SearchHit(
+        rank=hit.rank,
+        scores=scores_out(hit),
+        doc_id=passage.doc_id,
+        passage_id=passage.passage_id,
+        title=passage.title,
+        text=passage.text,
+        start=passage.start,
+        end=passage.end,
+        metadata=passage.metadata,
+    )
 
 
 router = Router(
-    path="/",
-    route_handlers=[post_query, post_query_stream, post_search],
-    before_request=require_key,
-    tags=["answers"],
+    path="/", route_handlers=[post_query, post_query_stream, post_search], tags=["answers"]
 )

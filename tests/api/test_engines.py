@@ -123,19 +123,28 @@ def test_context_told_by_the_engine_cuts_the_prompt(index_dir: Path, engine: Fak
 
 
 def test_deadline_near_halves_the_passages(index_dir: Path, engine: FakeEngine) -> None:
-    from api.answer import Stages, answer
+    from api.admission.caller import PUBLIC
+    from api.admission.door import Admitted
+    from api.answer import answer
     from api.schemas import Done, QueryRequest, Sources
+    from api.stages import Ask, Stages
     from api.telemetry import Record
 
     with live(settings_for(engine.url, index_dir)) as (_, app):
         stages: Stages = app.service.stages()
-        record = Record(request_id="r", started=time.monotonic() - 0.6 * stages.deadline_s)
+        record = Record(request_id="r", started=time.monotonic())
 
         async def run() -> list:
-            request = QueryRequest(query=ALL_THREE)
+            ask = Ask(
+                request=QueryRequest(query=ALL_THREE),
+                record=record,
+                stages=stages,
+                admitted=Admitted(caller=PUBLIC, route_class="query"),
+                deadline=asyncio.get_running_loop().time() + 0.4 * stages.deadline_s,
+            )
             retriever = stages.retriever  # its queue is thread-safe
             assert retriever is app.service.loader.retriever()
-            return [event async for event in answer(request, stages, record)]
+            return [event async for event in answer(ask)]
 
         events = asyncio.run_coroutine_threadsafe(run(), loop_of(app)).result(20)
         assert isinstance(events[0], Sources)

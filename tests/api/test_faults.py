@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from api.drain import Drain
 from api.errors import EngineDisconnect, EngineSilent, RagError
 from api.generation import Engine, Finish, Limits, Sampling
 from api.schemas import Event, Token
@@ -186,7 +187,7 @@ def test_client_that_stops_reading_is_cut() -> None:
             await asyncio.Event().wait()
 
     record = Record(request_id="r", started=time.monotonic())
-    answer = StreamedAnswer(events(), record, commit_s=0.1, heartbeat_s=0.1, stall_s=0.2)
+    answer = StreamedAnswer(events(), record, Drain(), commit_s=0.1, heartbeat_s=0.1, stall_s=0.2)
 
     async def run() -> float:
         started = time.monotonic()

@@ -6,11 +6,12 @@ from tests.fake_engine import DONE, FakeEngine, delta, saying, sending, usage
 from tests.harness import QUESTION, Client, frames, text_of
 
 FACTS = {
+    "cost_eur",
     "finish_reason", "usage", "latency_ms", "degraded", "request_id", "engine", "model",
     "index_generation", "cache",
 }  # fmt: skip
 STAGES = {
-    "auth", "embed", "dense", "sparse", "fuse", "prompt", "first_token", "generation", "total",
+    "auth", "embed", "dense", "sparse", "fuse", "prompt", "queue", "first_token", "generation", "total",
 }  # fmt: skip
 
 

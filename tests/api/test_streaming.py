@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from api.drain import Drain
 from api.edge import Edge
 from api.errors import EngineFailed
 from api.schemas import Done, Event, Sources, Token, Usage
@@ -175,7 +176,7 @@ async def scripted(*steps: Event | float | Exception) -> AsyncGenerator[Event]:
 
 def test_stream_silence_is_filled_with_comments() -> None:
     events = scripted(Sources([]), Token("a"), 0.35, DONE_EVENT)
-    sent = drive(StreamedAnswer(events, record(), commit_s=0.05, heartbeat_s=0.1))
+    sent = drive(StreamedAnswer(events, record(), Drain(), commit_s=0.05, heartbeat_s=0.1))
     body = b"".join(message.get("body", b"") for message in sent)
     assert 2 <= body.count(b": keep-alive\n\n") <= 3
     assert body.endswith(b"\n\n")
@@ -183,7 +184,7 @@ def test_stream_silence_is_filled_with_comments() -> None:
 
 def test_stream_no_event_at_all_still_commits_in_time() -> None:
     events = scripted(0.2, Sources([]), Token("a"), DONE_EVENT)
-    sent = drive(StreamedAnswer(events, record(), commit_s=0.05))
+    sent = drive(StreamedAnswer(events, record(), Drain(), commit_s=0.05))
     assert sent[0]["status"] == 200
     assert sent[1]["body"] == b": keep-alive\n\n"
     assert [frame.event for frame in frames(b"".join(m["body"] for m in sent[1:]))] == [
@@ -205,7 +206,7 @@ def test_client_gone_closes_the_generator_once(cls: type) -> None:
 
     noted = record()
     extra = {"commit_s": 5.0} if cls is StreamedAnswer else {}
-    sent = drive(cls(events(), noted, **extra), leave_after=0.1)
+    sent = drive(cls(events(), noted, Drain(), **extra), leave_after=0.1)
     assert closed == ["closed"]
     assert sent == []
     assert noted.outcome == "client_gone"
@@ -215,7 +216,7 @@ def test_client_gone_closes_the_generator_once(cls: type) -> None:
 def test_answer_bug_before_the_first_byte_is_500_without_its_text(cls: type) -> None:
     extra = {"commit_s": 5.0} if cls is StreamedAnswer else {}
     noted = record()
-    sent = drive(cls(scripted(Sources([]), ValueError("secret")), noted, **extra))
+    sent = drive(cls(scripted(Sources([]), ValueError("secret")), noted, Drain(), **extra))
     assert sent[0]["status"] == 500
     assert b"secret" not in sent[1]["body"]
     assert (noted.outcome, noted.error) == ("internal_error", "internal")
@@ -224,7 +225,7 @@ def test_answer_bug_before_the_first_byte_is_500_without_its_text(cls: type) -> 
 def test_stream_error_after_a_token_keeps_200_and_ends_the_body() -> None:
     noted = record()
     events = scripted(Sources([]), Token("a"), EngineFailed("the engine failed to answer"))
-    sent = drive(StreamedAnswer(events, noted, commit_s=5))
+    sent = drive(StreamedAnswer(events, noted, Drain(), commit_s=5))
     assert sent[0]["status"] == 200
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
     assert noted.outcome == "engine_error"
@@ -248,6 +249,6 @@ def test_client_gone_while_send_blocks_closes_the_generator() -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    answer = StreamedAnswer(events(), record(), commit_s=5)
+    answer = StreamedAnswer(events(), record(), Drain(), commit_s=5)
     asyncio.run(asyncio.wait_for(answer({"type": "http"}, receive, send), 5))
     assert closed == ["closed"]

@@ -1,0 +1,61 @@
+"""Who asks and what they may: values made by the door, read by everything behind it."""
+
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from api.errors import Forbidden
+
+Scope = Literal["query", "ingest", "admin"]
+ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
+RouteClass = Literal[
+    "query", "stream", "ab", "openai", "batch", "analytics", "admin", "search", "documents"
+]
+"""What is limited together."""
+ROUTE_CLASSES: tuple[RouteClass, ...] = get_args(RouteClass)
+
+MAX_PER_MINUTE = 10_000_000
+"""Of a limit and of a cost: Lua counts exactly up to 2^53."""
+PerMinute = Annotated[int, Meta(ge=0, le=MAX_PER_MINUTE)]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """What one subject may do a minute in one route class; 0 is unlimited."""
+
+    requests: PerMinute = 0
+    tokens: PerMinute = 0
+
+
+class LimitOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key has in place of the common limits of a class; None keeps the common one."""
+
+    route_class: RouteClass
+    requests: PerMinute | None = None
+    tokens: PerMinute | None = None
+
+
+class KeyBudget(msgspec.Struct, frozen=True):
+    window: Literal["hour", "day", "month"]
+    micro_eur: Annotated[int, Meta(ge=0, le=10**15)]
+
+
+class Caller(msgspec.Struct, frozen=True):
+    tenant: str
+    scopes: frozenset[Scope]
+    key_id: str = ""
+    """Empty without a key; `settings` for AUTH_API_KEY."""
+    groups: tuple[str, ...] = ()
+    budgets: tuple[KeyBudget, ...] = ()
+    limits: tuple[LimitOverride, ...] = ()
+
+    def require(self, scope: Scope) -> None:
+        """Raises Forbidden."""
+        if scope not in self.scopes:
+            raise Forbidden(f"this needs a key with the scope {scope}")
+
+
+PUBLIC = Caller("public", ALL_SCOPES)
+SETTINGS_KEY = Caller("public", ALL_SCOPES, key_id="settings")
+"""Who has AUTH_API_KEY."""

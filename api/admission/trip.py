@@ -1,0 +1,138 @@
+"""The one batched trip at the door: limits, the key's version and further values in one script.
+
+All keys share the ledger's hash tag, so that a Cluster keeps them together. Takes from every
+bucket or from none, by the arithmetic of `gcra.py` and the server's clock. Where the server
+refuses writes (no memory, a replica) the key's version is read all the same.
+Runs on Redis 6, Redis 7 and Valkey.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+from api.admission.gcra import DEBT_MINUTES, MINUTE_US, Bucket
+from api.redis_calls import RedisCalls, Script
+
+TAG = "{rag:ledger}"
+
+KEPT_MS = 10_000
+"""A bucket is kept this long after it is empty: under an injected time keys still expire by the
+server's clock."""
+
+_CONSTANTS = f"local MINUTE_US, DEBT_MINUTES, KEPT_MS = {MINUTE_US}, {DEBT_MINUTES}, {KEPT_MS}"
+_COMMON = """
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+-- Returns 'done', or 'refused' where the server takes no writes.
+local function keep(key, limit, drops)
+  local ms = math.ceil(drops / limit / 1000) + KEPT_MS
+  local kept = redis.pcall('SET', key, string.format('%.0f:%.0f', now, drops), 'PX', ms)
+  return kept.err and 'refused' or 'done'
+end
+
+local function level_of(key, limit)
+  local kept = redis.call('GET', key)
+  if not kept then return 0 end
+  local at, drops = string.match(kept, '^(%d+):(%d+)$')
+  at, drops = tonumber(at), tonumber(drops)
+  if at > now then keep(key, limit, drops) end  -- the clock was set back: leak from here on
+  return math.max(0, drops - math.max(0, now - at) * limit)
+end
+"""
+
+_TAKE = """
+-- KEYS: buckets, the key's record where there is one, then values to return.
+-- ARGV: now, number of buckets, number of records (0 or 1), then limit and cost of each bucket.
+-- Returns passed, how the writes went, now, the record's version, levels, values.
+local n_buckets, n_records = tonumber(ARGV[2]), tonumber(ARGV[3])
+local levels, passed, writes = {}, true, 'none'
+for i = 1, n_buckets do
+  local limit, cost = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
+  levels[i] = level_of(KEYS[i], limit)
+  if levels[i] + math.min(cost, limit) * MINUTE_US > limit * MINUTE_US then passed = false end
+end
+for i = 1, n_buckets do
+  local limit, cost = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
+  if passed and cost > 0 then
+    levels[i] = math.min(levels[i] + cost * MINUTE_US, limit * MINUTE_US * DEBT_MINUTES)
+    writes = keep(KEYS[i], limit, levels[i])
+  end
+end
+local version = n_records == 1 and redis.call('HGET', KEYS[n_buckets + 1], 'version')
+local values = {}
+for i = n_buckets + n_records + 1, #KEYS do
+  values[#values + 1] = redis.call('GET', KEYS[i])
+end
+return {passed and 1 or 0, writes, now, version or false, levels, values}
+"""
+
+_ADD = """
+-- KEYS: a bucket. ARGV: now, limit, amount, which may be negative.
+local limit = tonumber(ARGV[2])
+local drops = level_of(KEYS[1], limit) + tonumber(ARGV[3]) * MINUTE_US
+drops = math.min(math.max(0, drops), limit * MINUTE_US * DEBT_MINUTES)
+return keep(KEYS[1], limit, drops)
+"""
+
+TAKE = Script(_CONSTANTS + _COMMON + _TAKE)
+ADD = Script(_CONSTANTS + _COMMON + _ADD)
+
+
+Writes = Literal["done", "none", "refused"]
+"""`none` where there was nothing to count; where they are refused, nothing was counted."""
+
+
+class Taken(NamedTuple):
+    passed: bool
+    writes: Writes
+    now_s: float
+    """The server's time."""
+    version: str | None
+    """Of the key's record; None where there is none."""
+    levels: list[int]
+    values: list[bytes | None]
+
+
+async def take(
+    calls: RedisCalls,
+    buckets: Sequence[Bucket],
+    *,
+    record_key: str = "",
+    also: Sequence[str] = (),
+    now_us: int | None = None,
+) -> Taken:
+    """Take from all buckets or from none, and read the rest, in one trip.
+
+    `also`: keys of plain values under TAG to be returned. `now_us` replaces the server's clock.
+    Raises StoreDown, StoreRefused.
+    """
+    records = (record_key,) if record_key else ()
+    keys = [*(bucket.key for bucket in buckets), *records, *also]
+    args: list[int | str] = ["" if now_us is None else now_us, len(buckets), len(records)]
+    for bucket in buckets:
+        args += (bucket.limit, bucket.cost)
+    passed, writes, now, version, levels, values = await calls.run(TAKE, keys, args)
+    return Taken(
+        passed=bool(passed),
+        writes=_writes(writes),
+        now_s=now / 1e6,
+        version=version.decode() if version is not None else None,
+        levels=levels,
+        values=values,
+    )
+
+
+async def add(calls: RedisCalls, bucket: Bucket, amount: int, *, now_us: int | None = None) -> bool:
+    """Add to a bucket, or take back, without asking; return whether it was taken down.
+
+    Raises StoreDown, StoreRefused.
+    """
+    args = ["" if now_us is None else now_us, bucket.limit, amount]
+    return _writes(await calls.run(ADD, [bucket.key], args)) == "done"
+
+
+def _writes(raw: Any) -> Writes:
+    return cast(Writes, raw.decode())

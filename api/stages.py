@@ -1,0 +1,49 @@
+"""What an answer is made with, and one question on its way through it."""
+
+import msgspec
+
+from api.admission.door import Admitted, Door
+from api.admission.queue import EngineQueue, Lane
+from api.engines import Engines
+from api.generation import Sampling
+from api.prompt import PromptBuilder
+from api.schemas import QueryRequest
+from api.spending import Spending
+from api.telemetry import Metrics, Record
+from retrieval.retriever import Retriever
+
+
+class Stages(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of one app, and the limits of an answer."""
+
+    retriever: Retriever
+    engines: Engines
+    queue: EngineQueue
+    spending: Spending
+    door: Door
+    prompts: PromptBuilder
+    metrics: Metrics
+    context_tokens: int
+    max_tokens: int
+    temperature: float
+    deadline_s: float
+
+    def sampling(self, request: QueryRequest) -> Sampling:
+        return Sampling(
+            max_tokens=request.max_tokens or self.max_tokens,
+            temperature=self.temperature if request.temperature is None else request.temperature,
+        )
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One question: what is asked, by whom, by which request, until when."""
+
+    request: QueryRequest
+    record: Record
+    stages: Stages
+    admitted: Admitted
+    deadline: float
+    """A time of the event loop."""
+    pinned: str | None = None
+    """The only engine that may answer."""
+    lane: Lane = "interactive"

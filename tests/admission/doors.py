@@ -1,0 +1,74 @@
+"""What the tests of the door share: doors on a server, headers, counted commands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from api.admission.caller import Limit
+from api.admission.door import Admitted, Door, Rules
+from api.admission.key_store import KeyStore
+from api.breaker import Breaker
+from api.redis_calls import RedisCalls
+from tests.admission.conftest import Server
+
+API_KEY = b"settings-key-with-many-characters"
+PEPPER = b"pepper"
+PEER = "192.0.2.1"
+OPEN_S = 0.05
+"""Of the breaker, so that a server that is back is asked soon."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def limited(requests: int = 0, tokens: int = 0, **fields) -> Rules:
+    limits = {"query": Limit(requests, tokens)} if requests or tokens else {}
+    return Rules(limits=limits, **fields)
+
+
+def with_key(key: object) -> Mapping[str, str]:
+    text = key.decode() if isinstance(key, bytes) else str(key)
+    return {"x-api-key": text}
+
+
+@asynccontextmanager
+async def calls_to(server: Server, timeout_s: float = 2.0):
+    client = server.client(timeout_s)
+    try:
+        yield RedisCalls(client, Breaker("ledger", open_s=OPEN_S), timeout_s=timeout_s)
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def opened(server: Server, rules: Rules | None = None, *, timeout_s: float = 2.0, **fields):
+    """A door with auth on, and the store of its keys."""
+    given = {"api_key": API_KEY, "pepper": PEPPER, **fields}
+    async with calls_to(server, timeout_s) as calls:
+        door = Door(calls, rules or Rules(), **given)
+        yield door, KeyStore(calls, pepper=PEPPER)
+        await door.close()
+
+
+async def ask(door: Door, key: object, peer: str = PEER) -> Admitted:
+    return await door.admit(with_key(key), peer, "query")
+
+
+async def commands(calls: RedisCalls, use: Callable[[], Awaitable[object]]) -> list[str]:
+    """Return the names of the commands that a use sends."""
+    calls.redis.sent.clear()
+    await use()
+    return [command[0] for command in calls.redis.sent]
+
+
+async def until(keys: KeyStore, at_s: float) -> None:
+    """Wait for a time of the server's clock."""
+    left_s = at_s - await keys.now()
+    if left_s >= 0:
+        await asyncio.sleep(left_s + 0.001)
+        await until(keys, at_s)
