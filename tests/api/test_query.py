@@ -11,7 +11,8 @@ FACTS = {
     "index_generation", "cache",
 }  # fmt: skip
 STAGES = {
-    "auth", "embed", "dense", "sparse", "fuse", "prompt", "queue", "first_token", "generation", "total",
+    "auth", "embed", "dense", "sparse", "fuse", "prompt", "queue", "first_token", "generation",
+    "total",
 }  # fmt: skip
 
 
