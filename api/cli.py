@@ -5,23 +5,25 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings (a taken port is one), 1
 
 import faulthandler
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from api import logs
-from api.machine import available_cores
+from api.admission.key_store import KeyStore
+from api.embedded import ledger_socket
+from api.eval_cli import cache, evaluation
+from api.keys_cli import keys_group, open_key_store
+from api.progress import Bar, load_all_cores
 from api.settings import Settings, SettingsError
+from api.upkeep_cli import models, selftest
 from retrieval.types import RetrievalError
 
 if TYPE_CHECKING:
-    from api.caching.evaluation import Encode
     from retrieval.build import BuildReport
-    from retrieval.embedding import Embedder
-    from retrieval.evaluation import Qrels, Queries
 
 PROJECT = Path(__file__).parent.parent
 SAMPLE = ("README.md", "docs")
@@ -87,70 +89,19 @@ def index(paths: tuple[Path, ...]) -> None:
         sys.exit(1)
 
 
-@cli.group(name="eval")
-def evaluation() -> None:
-    """Measure retrieval on judged questions."""
+@asynccontextmanager
+async def _open_keys() -> AsyncIterator[KeyStore]:
+    """The store of the settings, or of the `ragrelay up` that runs over this index."""
+    settings = Settings.from_env()
+    is_embedded = not settings.engine_addresses()
+    index_dir = Path(settings.retrieval.index_dir)
+    url = ledger_socket(index_dir) if is_embedded else str(settings.ledger.redis_url)
+    async with open_key_store(url, settings.auth.key_pepper.encode()) as store:
+        yield store
 
 
-@evaluation.command(name="squad")
-@click.argument("path", type=click.Path(path_type=Path, exists=True))
-@click.option("--limit", type=int, help="Only the first N questions")
-def eval_squad(path: Path, limit: int | None) -> None:
-    """PATH: a file in SQuAD's JSON, .gz or not."""
-    from retrieval.evaluation import load_squad
-
-    queries, qrels = load_squad(path)
-    _evaluate(path, queries, qrels, limit)
-
-
-@evaluation.command(name="qrels")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--limit", type=int, help="Only the first N questions")
-def eval_qrels(folder: Path, limit: int | None) -> None:
-    """FOLDER: corpus.jsonl[.gz], queries.jsonl[.gz] and qrels.tsv."""
-    from retrieval.evaluation import load_qrels
-
-    queries, qrels = load_qrels(folder)
-    corpus = next(p for p in (folder / "corpus.jsonl", folder / "corpus.jsonl.gz") if p.exists())
-    _evaluate(corpus, queries, qrels, limit)
-
-
-@cli.group()
-def cache() -> None:
-    """Measure the answer cache on labelled pairs of questions (.jsonl, .gz or not)."""
-
-
-@cache.command(name="eval")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-def cache_eval(files: tuple[Path, ...]) -> None:
-    """Print recall and false hits of FILES by category, and the whole curve."""
-    from api.caching.evaluation import evaluate_pairs
-
-    with _cache_encoder() as encode:
-        click.echo(evaluate_pairs(files, encode).to_table())
-
-
-@cache.command(name="calibrate")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--target", default=0.025, show_default=True, help="False hits at most")
-def cache_calibrate(files: tuple[Path, ...], target: float) -> None:
-    """Print the lowest CACHE_SIMILARITY_THRESHOLD that keeps false hits under the target."""
-    from api.caching.calibration import calibrate_files
-
-    with _cache_encoder() as encode:
-        click.echo(calibrate_files(files, encode, target=target).to_table())
-
-
-@contextmanager
-def _cache_encoder() -> Iterator["Encode"]:
-    from retrieval.embedding import load_embedder
-
-    model = Settings.from_env().cache.embedding_model
-    embedder = load_embedder(model, threads=available_cores())
-    try:
-        yield embedder.encode_queries
-    finally:
-        embedder.close()
+for command in (evaluation, cache, keys_group(_open_keys), models, selftest):
+    cli.add_command(command)
 
 
 def _serve(prepare: Callable[[Settings], None]) -> None:
@@ -199,22 +150,11 @@ def _ensure_index(settings: Settings, paths: tuple[Path, ...]) -> None:
     _build(settings, paths or sample)
 
 
-def _load_embedder(settings: Settings) -> "Embedder":
-    from retrieval.embedding import load_embedder
-
-    return load_embedder(
-        settings.retrieval.embedding_model,
-        revision=settings.retrieval.embedding_revision or None,
-        device=settings.retrieval.device,
-        threads=available_cores(),  # nothing is served beside a build: all cores
-    )
-
-
 def _build(settings: Settings, paths: tuple[Path, ...]) -> "BuildReport":
     from retrieval.build import build_index
 
-    with _Bar() as bar:
-        embedder = _load_embedder(settings)
+    with Bar() as bar:
+        embedder = load_all_cores(settings)
         try:
             report = build_index(
                 Path(settings.retrieval.index_dir), paths, embedder, on_progress=bar.show
@@ -231,60 +171,3 @@ def _build(settings: Settings, paths: tuple[Path, ...]) -> "BuildReport":
         f"{state}"
     )
     return report
-
-
-class _Bar:
-    """A progress bar a stage, with rate and time left; silent where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._bar: object = None
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()  # type: ignore[attr-defined]
-            self._bar = None
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if stage != self._stage:
-            self._close()
-            self._stage = stage
-            self._bar = tqdm(desc=stage, total=total or None, unit=" passages", disable=None)
-        self._bar.update(done - self._bar.n)  # type: ignore[attr-defined]
-
-
-def _evaluate(corpus: Path, queries: "Queries", qrels: "Qrels", limit: int | None) -> None:
-    """Index `corpus` in a folder of its own, ask every question, print the table."""
-    from tempfile import TemporaryDirectory
-
-    from retrieval.build import build_index
-    from retrieval.evaluation import evaluate
-    from retrieval.index import open_index
-    from retrieval.retriever import Retriever
-
-    settings = Settings.from_env()
-    if limit is not None:
-        queries = dict(list(queries.items())[:limit])
-    with TemporaryDirectory(prefix="ragrelay-eval-") as folder, _Bar() as bar:
-        embedder = _load_embedder(settings)
-        build_index(Path(folder), [corpus], embedder, on_progress=bar.show)
-        opened = open_index(Path(folder))
-        retriever = Retriever(
-            embedder,
-            opened,
-            fusion=settings.retrieval.fusion,
-            sparse_weight=settings.retrieval.sparse_weight,
-            min_similarity=settings.retrieval.min_similarity,
-        )
-        report = evaluate(retriever, queries, qrels)
-        opened.close()
-        embedder.close()
-    click.echo(report.to_table())

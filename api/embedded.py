@@ -149,6 +149,11 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def ledger_socket(index_dir: Path) -> str:
+    """Return the address of the ledger that runs over this index, if one does."""
+    return f"unix://{_private_folder(index_dir / '.embedded')}/ledger.sock"
+
+
 def _lock(file: IO[str], index_dir: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

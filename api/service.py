@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from api.admission.door import Door
 from api.breaker import Breaker
 from api.caching.answer_cache import AnswerCache
@@ -62,6 +64,7 @@ class Service:
         self.started = time.monotonic()
         self.drain = Drain()
         self.embedded: Embedded | None = None
+        self.session: aiohttp.ClientSession
         self.engines: Engines
         self.neighbours: Neighbours
         self.door: Door
@@ -79,8 +82,8 @@ class Service:
             if not settings.engine_addresses():
                 index_dir = Path(settings.retrieval.index_dir)
                 self.embedded = await stack.enter_async_context(run_embedded(index_dir))
-            session = await stack.enter_async_context(engine_session())
-            self.engines = open_engines(session, settings, self.embedded)
+            self.session = await stack.enter_async_context(engine_session())
+            self.engines = open_engines(self.session, settings, self.embedded)
             for engine in self.engines.all:
                 in_flight = self.metrics.engine_in_flight.labels(engine.name)
                 in_flight.set_function(partial(getattr, engine, "in_flight"))

@@ -64,6 +64,9 @@ class EngineSettings(Group, frozen=True, kw_only=True):
         ),
     ] = ""
     api_key: Annotated[Secret, Meta(description="Sent to the engine as Bearer token")] = Secret()
+    gpu_exporter_url: Annotated[
+        str, Meta(description="Prometheus exporter of the GPU, for /health/gpu; empty: no GPU")
+    ] = ""
     commit_seconds: Annotated[
         float,
         _seconds("A stream waits this long for its first token before it answers 200; "

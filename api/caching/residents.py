@@ -6,7 +6,7 @@ entry stays findable and the payload is read again on a hit.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from sys import intern
+from sys import getsizeof, intern
 
 import msgspec
 
@@ -14,8 +14,10 @@ from api.caching.entries import Entry, encode_entry, partition_of, unpack_embedd
 from api.caching.semantic import Near, SemanticIndex
 from retrieval.types import Float32Array
 
-ENTRY_BYTES = 700
-"""Of the objects that hold one entry beside its texts and its index row; measured."""
+ENTRY_BYTES = 580
+"""Of the objects that hold one entry beside its question, payload and index row; measured."""
+INDEX_BYTES = 800
+"""Of an index without rows; measured."""
 PAYLOAD_SHARE = 0.6
 
 
@@ -29,7 +31,11 @@ class Resident(msgspec.Struct, gc=False):
     expires_at: float
     loaded_at: float
     """Of this process's clock; tells what came after a synchronisation began."""
-    size_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Less index row and payload."""
+        return ENTRY_BYTES + 2 * len(self.question)
 
 
 class Residents:
@@ -37,10 +43,14 @@ class Residents:
         self.evicted = 0
         self._max_bytes = max_bytes
         self._has_store = has_store
-        self._residents: OrderedDict[str, Resident] = OrderedDict()
+        self._residents: dict[str, Resident] = {}
+        # Each resident is in one of these two, least recently used first: an order for all of
+        # them would cost another 50 bytes an entry. The bare ones are older than the others.
         self._payloads: OrderedDict[str, bytes] = OrderedDict()
+        self._bare: OrderedDict[str, None] = OrderedDict()
         self._indexes: dict[str, SemanticIndex] = {}
         self._entry_bytes = 0
+        self._index_bytes = 0
         self._payload_bytes = 0
 
     def __len__(self) -> int:
@@ -51,12 +61,11 @@ class Residents:
 
     @property
     def size_bytes(self) -> int:
-        return self._entry_bytes + self._payload_bytes
+        return self._entry_bytes + self._index_bytes + self._payload_bytes
 
     def add(self, entry: Entry, loaded_at: float) -> None:
         """Add or replace, then make room."""
         self.remove(entry.id)
-        row_bytes = self._index_entry(entry) if entry.embedding else 0
         resident = Resident(
             id=entry.id,
             tenant=intern(entry.tenant),
@@ -66,19 +75,24 @@ class Residents:
             created_at=entry.created_at,
             expires_at=entry.expires_at,
             loaded_at=loaded_at,
-            size_bytes=ENTRY_BYTES + 2 * len(entry.question) + row_bytes,
         )
         self._residents[entry.id] = resident
         self._entry_bytes += resident.size_bytes
+        if entry.embedding:
+            self._index_entry(entry)
         self.keep_payload(entry)
-        self._make_room()
 
     def keep_payload(self, entry: Entry) -> None:
-        """Hold the payload of a resident entry; its embedding lies in the index already."""
+        """Hold the payload of a resident entry, then make room.
+
+        Its embedding lies in the index already.
+        """
         self._drop_payload(entry.id)
+        self._bare.pop(entry.id, None)
         payload = encode_entry(msgspec.structs.replace(entry, embedding=b""))
         self._payloads[entry.id] = payload
-        self._payload_bytes += len(payload)
+        self._payload_bytes += getsizeof(payload)
+        self._make_room()
 
     def remove(self, id: str) -> bool:
         resident = self._residents.pop(id, None)
@@ -86,17 +100,12 @@ class Residents:
             return False
         self._entry_bytes -= resident.size_bytes
         self._drop_payload(id)
-        partition = partition_of(id)
-        index = self._indexes.get(partition)
-        if index is not None:
-            index.remove(id)
-            if not len(index):
-                del self._indexes[partition]
+        self._bare.pop(id, None)
+        self._unindex(id)
         return True
 
     def touch(self, id: str) -> None:
-        if id in self._residents:
-            self._residents.move_to_end(id)
+        """Count a use; who was used has its payload here."""
         if id in self._payloads:
             self._payloads.move_to_end(id)
 
@@ -115,29 +124,41 @@ class Residents:
     def matching(self, is_meant: Callable[[Resident], bool]) -> list[str]:
         return [id for id, resident in self._residents.items() if is_meant(resident)]
 
-    def _index_entry(self, entry: Entry) -> int:
+    def _index_entry(self, entry: Entry) -> None:
         embedding = unpack_embedding(entry.embedding)
-        index = self._index(entry.partition, len(embedding))
+        index = self._indexes.get(entry.partition)
+        if index is None:
+            index = self._indexes[entry.partition] = SemanticIndex(len(embedding))
+            self._index_bytes += INDEX_BYTES
         if index.dim != len(embedding):
-            return 0  # of a writer that disagrees about the model: found exactly, or not at all
+            return  # of a writer that disagrees about the model: found exactly, or not at all
+        before = index.used_bytes
         index.add(entry.id, embedding, entry.expires_at)
-        return index.row_bytes
+        self._index_bytes += index.used_bytes - before
 
-    def _index(self, partition: str, dim: int) -> SemanticIndex:
+    def _unindex(self, id: str) -> None:
+        partition = partition_of(id)
         index = self._indexes.get(partition)
         if index is None:
-            index = self._indexes[partition] = SemanticIndex(dim)
-        return index
+            return
+        before = index.used_bytes
+        index.remove(id)
+        self._index_bytes += index.used_bytes - before
+        if not len(index):
+            del self._indexes[partition]
+            self._index_bytes -= INDEX_BYTES
 
     def _drop_payload(self, id: str) -> None:
         payload = self._payloads.pop(id, None)
         if payload is not None:
-            self._payload_bytes -= len(payload)
+            self._payload_bytes -= getsizeof(payload)
 
     def _make_room(self) -> None:
         if self._has_store:
             while self._payload_bytes > PAYLOAD_SHARE * self._max_bytes and self._payloads:
-                self._drop_payload(next(iter(self._payloads)))
+                id = next(iter(self._payloads))
+                self._drop_payload(id)
+                self._bare[id] = None
         while self.size_bytes > self._max_bytes and self._residents:
-            self.remove(next(iter(self._residents)))
+            self.remove(next(iter(self._bare or self._payloads)))
             self.evicted += 1

@@ -14,6 +14,7 @@ from api.caching.answer_cache import CacheStats
 from api.edge import headers_of
 from api.embedded import ChildState
 from api.generation import Engine
+from api.gpu import Gpu, NoGpu, read_gpu
 from api.routes.guard import admitting
 from api.schemas import Check, Health
 from api.service import Service
@@ -147,6 +148,22 @@ def _index_stats(service: Service) -> IndexStats | None:
     )
 
 
+class GpuHealth(msgspec.Struct, frozen=True, kw_only=True):
+    gpu: Gpu | None = None
+    reason: str | None = None
+    """Why there is nothing to tell of a GPU."""
+
+
+@get("/health/gpu", summary="Memory of the GPU, as its exporter tells", responses=None)
+async def get_gpu(state: State) -> Response[GpuHealth]:
+    service: Service = state.service
+    try:
+        gpu = await read_gpu(service.session, service.settings.engine.gpu_exporter_url)
+    except NoGpu as none:
+        return Response(GpuHealth(reason=str(none)), status_code=503)
+    return Response(GpuHealth(gpu=gpu))
+
+
 @get("/metrics", summary="Prometheus metrics", media_type="text/plain")
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[Any]:
     # OpenMetrics, with exemplars, for a scraper that asks for it; else the plain text format.
@@ -157,5 +174,7 @@ async def get_metrics(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 router = Router(
-    path="/", route_handlers=[get_health, get_ready, get_stats, get_metrics], tags=["operations"]
+    path="/",
+    route_handlers=[get_health, get_ready, get_stats, get_gpu, get_metrics],
+    tags=["operations"],
 )

@@ -88,3 +88,26 @@ def test_eval_qrels_prints_the_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "nDCG" in done.stdout and "@10" in done.stdout
     assert "1.000" in done.stdout
+
+
+def test_selftest_passes_here() -> None:
+    done = run("selftest")
+    assert done.returncode == 0, done.stderr
+
+
+def test_models_pull_names_the_folders() -> None:
+    done = run("models", "pull")
+    assert done.returncode == 0, done.stderr
+    assert "all-MiniLM-L6-v2: " in done.stdout
+
+
+def test_models_pull_unknown_model_is_one_line(tmp_path: Path) -> None:
+    done = run("models", "pull", RETRIEVAL_EMBEDDING_MODEL=f"{tmp_path}/none", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_keys_without_a_store_is_one_line(tmp_path: Path) -> None:
+    done = run("keys", "list", RETRIEVAL_INDEX_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert "CB_REDIS_URL" in done.stderr
