@@ -32,6 +32,8 @@ bench: .venv/test.stamp
 	$(BIN)/python -m bench.relay
 	$(BIN)/python -m bench.caching
 	$(BIN)/python -m bench.hits
+	$(BIN)/python -m bench.door
+	$(BIN)/python -m bench.door
 
 # Longer than a test may take: 10,000 streams, half of them cut.
 soak: .venv/test.stamp
