@@ -1,8 +1,11 @@
 """Keys and limits over HTTP: what a caller sees of them."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,13 @@ from redis.asyncio import Redis
 from api.admission.caller import KeyBudget, LimitOverride
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
+from api.admission.trip import TAKE
 from api.breaker import Breaker
+from api.ledger.scripts import RESERVE, SETTLE
 from api.redis_calls import RedisCalls
 from api.setting_groups import Secret
 from tests.fake_engine import FakeEngine, saying
-from tests.harness import QUESTION, Client, live, settings_for
+from tests.harness import QUESTION, Client, eventually, live, settings_for
 from tests.ledger.servers import Server, binary
 
 ADMIN = {"X-API-Key": "canary-key-0123456789"}
@@ -177,3 +182,58 @@ def test_overload_refuses_at_once_and_serves_the_rest(engine: FakeEngine, index_
         assert refused.error()["code"] == "engine_overloaded"
         assert int(refused.headers["retry-after"]) >= 1
         assert client.get("/health/stats").json()["queue"] == {"in_use": 0, "waiting": 0}
+
+
+def test_trips_to_the_ledger_one_for_a_hit_three_for_a_miss(
+    _engine: FakeEngine, engine: FakeEngine, index_dir: Path, ledger: Server
+) -> None:
+    settings = settings_for(
+        _engine.url,
+        index_dir,
+        auth={"enabled": True, "api_key": Secret(ADMIN["X-API-Key"])},
+        ledger={"redis_url": Secret(f"unix://{ledger.socket}")},
+        cache={"enabled": True, "redis_url": Secret(f"unix://{ledger.socket}?db=1")},
+        limit={"enabled": True},
+    )
+    _, key = new_key(ledger, tenant="trips")
+    with live(settings) as (client, _):
+        client.post("/query", QUESTION, key)  # the key is seen, the scripts are loaded
+        with overheard(ledger) as heard:
+            client.post("/query", {"query": "Where is Lima?"}, key)
+            eventually(lambda: scripts(heard) == ["take", "reserve", "settle"])
+            heard.clear()
+            assert client.post("/query", QUESTION, key).json()["cache"]["kind"] == "exact"
+            client.post("/search", {"query": "Lima"}, key)  # by then all was heard
+            eventually(lambda: scripts(heard) == ["take"] * 2)
+
+
+SCRIPTS = {
+    TAKE.sha: "take",
+    RESERVE.flagged.sha: "reserve",
+    RESERVE.plain.sha: "reserve",
+    SETTLE.flagged.sha: "settle",
+    SETTLE.plain.sha: "settle",
+}
+
+
+def scripts(heard: list[str]) -> list[str]:
+    """Name the scripts of the path in what was heard; the background's `state` is none of it."""
+    return [name for line in heard for sha, name in SCRIPTS.items() if sha in line]
+
+
+@contextmanager
+def overheard(server: Server) -> Iterator[list[str]]:
+    """Listen to every command that the server gets."""
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(server.socket))
+        line.sendall(b"MONITOR\r\n")
+        reader = line.makefile("rb")
+        assert reader.readline() == b"+OK\r\n"
+        thread = threading.Thread(target=lambda: [heard.append(raw.decode()) for raw in reader])
+        thread.start()
+        try:
+            yield heard
+        finally:
+            line.shutdown(socket.SHUT_RDWR)
+            thread.join()
