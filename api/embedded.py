@@ -201,6 +201,8 @@ def _cache_command(path: Path) -> list[str]:
 
 def _ledger_command(path: Path, data: Path) -> list[str]:
     return _valkey(
-        path, "--dir", str(data.resolve()), "--appendonly", "yes", "--save", "",
-        "--maxmemory-policy", "noeviction",
+        path, "--dir", str(data.resolve()), "--appendonly", "yes",
+        # everysec would lose what was acknowledged in the last seconds before a kill; here a
+        # reservation may take the 3 ms.
+        "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction",
     )  # fmt: skip

@@ -170,6 +170,8 @@ class _LedgerCollector(Collector):
         for name, text, count in (
             ("rag_ledger_dropped_settlements", "Charged whole, for want of a settlement",
              settlements.dropped),
+            ("rag_budget_overshoots", "Answers charged above what was held for them",
+             settlements.overshoots),
             ("rag_budget_soft_limit_reached", "Windows in which 80 % of a budget were spent",
              self._ledger.breaker.n_soft),
             ("rag_budget_exhausted", "Windows in which a budget ran out",

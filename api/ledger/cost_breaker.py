@@ -78,6 +78,7 @@ class Reporting(Protocol):
     @property
     def breaker(self) -> CostBreaker: ...
     async def state(self, scopes: Sequence[Scope]) -> list[ScopeState]: ...
+    async def evicts(self) -> bool: ...
 
 
 class BudgetWatch:
@@ -116,14 +117,22 @@ class BudgetWatch:
                 await self._task
 
     async def _run(self) -> None:
+        is_checked = False
         while True:
             try:
                 await self._ledger.state(self._scopes)
+                if not is_checked:
+                    await self._check_server()
+                    is_checked = True
             except LedgerDown:
                 pass  # the store has said so
             except Exception:  # a bug must not end the watch
                 logger.exception("budget watch failed")
             await asyncio.sleep(self._every_s)
+
+    async def _check_server(self) -> None:
+        if await self._ledger.evicts():
+            logger.warning("ledger may be evicted: its server needs maxmemory-policy noeviction")
 
 
 def _facts(state: ScopeState) -> dict[str, object]:

@@ -15,11 +15,11 @@ end of their lease; forget: marks and windows by the time when they are of no mo
 
 MARK_MS = 600_000
 """A settled hold is remembered this long after its lease: a settlement may be sent twice."""
-WINDOW_KEEP_MS = 7_200_000
+WINDOW_KEEP_MS = 10_800_000
 """A window is kept this long after its end: above the longest lease and a mark."""
 HOLDS_RETRY_MS = 5_000
-SWEEP = 256
-"""Ended leases, and forgotten things, that one script deals with: some 1 ms."""
+SWEEP = 100
+"""Ended leases, and forgotten things, that one script deals with: some 3 ms of CPU."""
 
 _COMMON = (
     f"""

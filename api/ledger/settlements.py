@@ -16,7 +16,7 @@ from api.logs import logger
 
 MAX_WAITING = 20_000
 BATCH = 64
-"""Settlements in one trip: some 0.5 ms of the ledger's time."""
+"""Settlements in one trip: some 2 ms of the server's CPU."""
 RETRY_S = 0.25
 
 Outcome = asyncio.Future[Settled | None]
@@ -44,6 +44,7 @@ class Settlements:
         self._in_hand: list[tuple[Settlement, Outcome]] = []
         self._arrived = asyncio.Event()
         self._is_closing = False
+        self._is_closed = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -55,9 +56,12 @@ class Settlements:
 
     def add(self, settlement: Settlement) -> Outcome:
         """Queue a settlement; its outcome is None if it had to be dropped."""
+        outcome: Outcome = asyncio.get_running_loop().create_future()
+        if self._is_closed:
+            self._drop(outcome)
+            return outcome
         if len(self._waiting) >= self._max_waiting:
             self._drop(self._waiting.popleft()[1])
-        outcome: Outcome = asyncio.get_running_loop().create_future()
         self._waiting.append((settlement, outcome))
         self._arrived.set()
         return outcome
@@ -78,6 +82,7 @@ class Settlements:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        self._is_closed = True
         lost = {"settlements": self.n_waiting, "unfolded_micro_eur": self._book.unfolded}
         for _, outcome in (*self._in_hand, *self._waiting):
             self._drop(outcome)

@@ -20,7 +20,7 @@ SECONDS: dict[Period, int] = {"hour": 3600, "day": 86400}
 MAX_AMOUNT = 10**15
 """A thousand million EUR in micro-EUR: Lua counts exactly up to 2^53."""
 MAX_SCOPES = 16
-MAX_LEASE_S = 3600.0
+MAX_LEASE_S = 7200.0
 SCOPE_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 HOLD_ID = re.compile(r"[A-Za-z0-9._-]{1,96}")
 MIN_RETRY_S = 1.0

@@ -68,7 +68,7 @@ async def until(is_true: Callable[[], bool], within_s: float = 20.0) -> None:
     deadline = time.monotonic() + within_s
     while not is_true():
         assert time.monotonic() < deadline, "never came true"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.002)
 
 
 async def delivered(ledger: Ledger) -> None:

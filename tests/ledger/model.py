@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from api.ledger.types import Hold, Scope, Window
 
 MARK_S = 600
-KEEP_S = 7200
+KEEP_S = 10_800
 HOLDS_RETRY_S = 5
 
 

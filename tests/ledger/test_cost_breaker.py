@@ -138,21 +138,45 @@ def test_watch_sees_what_others_spend_and_survives_an_outage(server: Server) -> 
     run(server, scenario)
 
 
+class Reporter:
+    """A ledger on a server that evicts, or one with a bug."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.breaker = CostBreaker()
+        self.n_asked = 0
+        self._error = error
+
+    async def state(self, scopes: object) -> list[ScopeState]:
+        self.n_asked += 1
+        if self._error is not None:
+            raise self._error
+        return []
+
+    async def evicts(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("error", "messages"),
+    [
+        (None, ["ledger may be evicted: its server needs maxmemory-policy noeviction"]),
+        (LedgerDown("down"), []),
+    ],
+)
+def test_watch_warns_once_of_a_server_that_evicts(
+    caplog: pytest.LogCaptureFixture, error: Exception | None, messages: list[str]
+) -> None:
+    asyncio.run(watch_for_a_while(Reporter(error)))
+    assert [record.message for record in caplog.records] == messages
+
+
 def test_watch_survives_a_bug(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken:
-        breaker = CostBreaker()
-        n_asked = 0
-
-        async def state(self, scopes: object) -> list[ScopeState]:
-            self.n_asked += 1
-            raise KeyError("a bug")
-
-    async def main() -> None:
-        broken = Broken()
-        watch = BudgetWatch(broken, [BUDGET], every_s=0.001)
-        watch.start()
-        await until(lambda: broken.n_asked > 2)
-        await watch.close()
-
-    asyncio.run(main())
+    asyncio.run(watch_for_a_while(Reporter(KeyError("a bug"))))
     assert "budget watch failed" in [record.message for record in caplog.records]
+
+
+async def watch_for_a_while(reporter: Reporter) -> None:
+    watch = BudgetWatch(reporter, [BUDGET], every_s=0.001)
+    watch.start()
+    await until(lambda: reporter.n_asked > 3)
+    await watch.close()

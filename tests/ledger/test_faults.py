@@ -18,6 +18,11 @@ async def reserve(ledger: Ledger, name: str, amount: int) -> bool:
     return (await ledger.reserve(name, [BUDGET], amount, 600)).is_local
 
 
+async def know_scripts(ledger: Ledger) -> None:
+    """Have the server know the scripts, so that what reaches it frozen is run when it wakes."""
+    await settle(ledger, await ledger.reserve("first", [BUDGET], 1, 600), 0)
+
+
 @pytest.mark.parametrize("harm", ["freeze", "kill"])
 def test_closed_ledger_refuses_while_down_and_loses_nothing(
     server: Server, harm: str, caplog: pytest.LogCaptureFixture
@@ -121,7 +126,7 @@ def test_ledger_on_an_evicting_server_says_so_and_charges_what_it_lost(server: S
 
 def test_reserve_without_an_answer_holds_nothing_afterwards(server: Server) -> None:
     async def scenario(ledger: Ledger) -> None:
-        await ledger.state([BUDGET])
+        await know_scripts(ledger)
         with away(server, "freeze", ledger):
             for n in range(3):  # the server will read them when it wakes, one at least
                 with pytest.raises(LedgerDown):
@@ -146,7 +151,7 @@ def test_reserve_that_arrives_after_its_release_holds_nothing(server: Server) ->
 
 def test_reserve_cancelled_holds_nothing_afterwards(server: Server) -> None:
     async def scenario(ledger: Ledger) -> None:
-        await ledger.state([BUDGET])
+        await know_scripts(ledger)
         server.freeze()
         task = asyncio.create_task(ledger.reserve("r1", [BUDGET], 100, 600))
         await asyncio.sleep(0.05)
@@ -176,6 +181,16 @@ def test_settle_cancelled_is_delivered_all_the_same(server: Server) -> None:
     run(server, scenario)
 
 
+def test_settlement_that_nobody_awaits_any_more_is_delivered_once(server: Server) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        hold = await ledger.reserve("r1", [BUDGET], 100, 600)
+        ledger.settle_soon(hold, 60).cancel()
+        await delivered(ledger)
+        assert await amounts(ledger, BUDGET) == (60, 0)
+
+    run(server, scenario)
+
+
 def test_close_delivers_what_waits(server: Server) -> None:
     async def scenario(ledger: Ledger) -> None:
         holds = [await ledger.reserve(f"r{n}", [BUDGET], 2, 600) for n in range(200)]
@@ -183,6 +198,8 @@ def test_close_delivers_what_waits(server: Server) -> None:
         await ledger.close(20)
         assert [outcome.result().how for outcome in outcomes] == ["held"] * 200
         assert await amounts(ledger, BUDGET) == (200, 0)
+        assert await ledger.settle(holds[0], 1) is None  # too late
+        assert ledger.settlements.dropped == 1
 
     run(server, scenario)
 

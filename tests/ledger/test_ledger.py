@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.ledger.ledger import Ledger
-from api.ledger.scripts import MARK_MS, WINDOW_KEEP_MS
+from api.ledger.scripts import KEYS, MARK_MS, WINDOW_KEEP_MS
 from api.ledger.types import MAX_AMOUNT, BudgetExhausted, Scope, Window, new_hold_id
 from tests.ledger.conftest import NOON, Clock, amounts, opened, run, settle, state_of
 from tests.ledger.servers import Server
@@ -73,6 +73,18 @@ def test_reserve_refused_by_spending_waits_for_the_windows_end(server: Server) -
         assert (refused.value.scope, refused.value.retry_after_s) == ("global", 3600 - 60)
 
     run(server, scenario, clock=Clock(NOON + 60))
+
+
+def test_reserve_refused_by_several_scopes_names_the_longest_wait(server: Server) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        for scopes, amount in (([GLOBAL], 990), ([KEY], 290)):
+            await settle(ledger, await ledger.reserve(f"r{amount}", scopes, amount, 60), amount)
+        for scopes in ([KEY, GLOBAL], [GLOBAL, KEY]):
+            with pytest.raises(BudgetExhausted) as refused:
+                await ledger.reserve("r2", scopes, 11, 60)
+            assert (refused.value.scope, refused.value.retry_after_s) == ("key:k1", 12 * 3600)
+
+    run(server, scenario, clock=Clock())
 
 
 @pytest.mark.parametrize(("lease_s", "retry_after_s"), [(60, 5), (3, 3), (0.2, 1)])
@@ -195,7 +207,7 @@ def test_ledger_forgets_what_is_over(server: Server) -> None:
             if n % 3:
                 await settle(ledger, hold, 1)
         clock.now += 3600 + WINDOW_KEEP_MS / 1000 + MARK_MS / 1000
-        for _ in range(5):
+        for _ in range(20):
             await ledger.state([GLOBAL])
             clock.now += MARK_MS / 1000
         assert await ledger._store._calls.redis.keys("*") == []
@@ -211,7 +223,20 @@ def test_lease_ended_in_a_forgotten_window_leaves_nothing(server: Server) -> Non
         clock.now += 10 * 86400
         assert await amounts(ledger, GLOBAL) == (0, 0)
         redis = ledger._store._calls.redis
-        assert await redis.exists("{rag:ledger}:counts", "{rag:ledger}:leases") == 0
+        assert await redis.exists(KEYS[0], KEYS[2]) == 0
+
+    run(server, scenario, clock=clock)
+
+
+def test_settle_for_a_forgotten_window_leaves_nothing(server: Server) -> None:
+    clock = Clock()
+
+    async def scenario(ledger: Ledger) -> None:
+        hold = await ledger.reserve("r1", [GLOBAL], 5, 60)
+        clock.now += 10 * 86400
+        await ledger.state([GLOBAL])
+        assert (await settle(ledger, hold, 3)).how == "expired"
+        assert await ledger._store._calls.redis.exists(KEYS[0]) == 0
 
     run(server, scenario, clock=clock)
 
@@ -289,7 +314,7 @@ def test_scope_out_of_bounds_is_refused(scope: tuple) -> None:
     ("hold_id", "n_scopes", "amount", "lease_s"),
     [
         ("a b", 1, 1, 1), ("", 1, 1, 1), ("x" * 97, 1, 1, 1), ("a", 0, 1, 1), ("a", 17, 1, 1),
-        ("a", 1, -1, 1), ("a", 1, 10**15 + 1, 1), ("a", 1, 1, 0), ("a", 1, 1, 3601),
+        ("a", 1, -1, 1), ("a", 1, 10**15 + 1, 1), ("a", 1, 1, 0), ("a", 1, 1, 7201),
     ],
 )  # fmt: skip
 def test_reserve_out_of_bounds_is_a_bug(

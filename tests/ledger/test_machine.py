@@ -19,7 +19,7 @@ from api.ledger.ledger import Ledger
 from api.ledger.scripts import KEYS
 from api.ledger.types import BudgetExhausted, Scope, Window
 from api.redis_calls import RedisCalls
-from tests.ledger.conftest import Clock, delivered, settle
+from tests.ledger.conftest import Clock, delivered, settle, until
 from tests.ledger.lossy import Lossy, Mode
 from tests.ledger.model import KEEP_S, Entry, Model
 from tests.ledger.servers import Server
@@ -110,6 +110,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.model.settle(entry, actual)
             return
         how = self.loop.run(settle(self.ledger, entry.hold, actual)).how
+        self.loop.run(self.tried())
         if entry.state == "settled":
             assert how in ("again", "late")
         elif entry.hold.is_local:
@@ -123,6 +124,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def enqueue(self, entry: Entry, actual: int) -> None:
         self.ledger.settle_soon(entry.hold, actual)
+        await self.tried()
+
+    async def tried(self) -> None:
+        """What is to be delivered has reached the server, where only the answers are lost."""
+        has_work = self.ledger.settlements.n_waiting or self.ledger.book.unfolded
+        if self.lossy.mode == "deaf" and has_work:
+            n_lost = self.lossy.n_lost
+            await until(lambda: self.lossy.n_lost > n_lost)
 
     @precondition(lambda self: self.is_well)
     @rule(seconds=st.sampled_from([0.5, 59, 100, 601, 900, 3600, 86_400, 20 * 86_400]))
