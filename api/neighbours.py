@@ -44,7 +44,10 @@ class Neighbours:
         best = next((c for c in self.engine_checks.values() if c.status == "ok"), answers[0])
         self.last = {"engine": best, **dict(zip(names, answers[len(engines) :], strict=True))}
         for role in self._stores:
-            self._metrics.redis_up.labels(role).set(self.last[f"redis_{role}"].status == "ok")
+            check = self.last[f"redis_{role}"]
+            self._metrics.redis_up.labels(role).set(check.status == "ok")
+            if check.ms is not None:
+                self._metrics.redis_ping.labels(role).set(check.ms / 1000)
         return self.last
 
     async def watch(self) -> None:

@@ -87,6 +87,8 @@ class Service:
             for engine in self.engines.all:
                 in_flight = self.metrics.engine_in_flight.labels(engine.name)
                 in_flight.set_function(partial(getattr, engine, "in_flight"))
+            self.metrics.queue_waiting.set_function(lambda: self.queue.waiting)
+            self.metrics.queue_in_use.set_function(lambda: self.queue.in_use)
             stores = {role: connect(url) for role, url in self._store_urls().items()}
             for store in stores.values():
                 stack.push_async_callback(store.aclose)

@@ -141,6 +141,9 @@ class Metrics:
             "rag_event_loop_lag_seconds", "How late a timer fired", buckets=LAG_BUCKETS
         )
         self.redis_up = gauge("rag_redis_up", "1 if Redis answered its last check", "role")
+        self.redis_ping = gauge("rag_redis_ping_seconds", "How long its last check took", "role")
+        self.queue_waiting = gauge("rag_queue_waiting", "Questions that wait for a place")
+        self.queue_in_use = gauge("rag_queue_in_use", "Places before the engine that are taken")
         self.index_age = gauge("rag_index_generation_age_seconds", "Since the generation was built")
         self.index_passages = gauge("rag_index_passages", "Passages of the generation in use")
 
