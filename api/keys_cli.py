@@ -11,13 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
 import click
 import msgspec
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from api.admission.caller import (
     ALL_SCOPES,
@@ -28,24 +25,31 @@ from api.admission.caller import (
     RouteClass,
     Scope,
 )
-from api.admission.key_store import Created, KeysFull, KeyStore, UnknownKey
 from api.admission.keys import KeyRecord, KeySpec
-from api.admission.refusals import KeysDown
-from api.breaker import Breaker
-from api.redis_calls import RedisCalls
+
+if TYPE_CHECKING:
+    from api.admission.key_store import Created, KeyStore
 
 TIMEOUT_S = 5.0
 """A person waits longer than a request."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 Window = Literal["hour", "day", "month"]
 
-OpenKeys = Callable[[], AbstractAsyncContextManager[KeyStore]]
+OpenKeys = Callable[[], AbstractAsyncContextManager["KeyStore"]]
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def open_key_store(url: str, pepper: bytes) -> AsyncIterator[KeyStore]:
+async def open_key_store(url: str, pepper: bytes) -> AsyncIterator["KeyStore"]:
     """`url` of the ledger's Redis; it is not shown in errors, for it may hold a password."""
+    import redis.asyncio as redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    from api.admission.key_store import KeyStore
+    from api.breaker import Breaker
+    from api.redis_calls import RedisCalls
+
     client = redis.Redis.from_url(
         url,
         socket_timeout=TIMEOUT_S,
@@ -107,7 +111,7 @@ def _reading(read: Callable[[str], T]) -> Callable[..., T | tuple[T, ...] | None
 def keys_group(open_keys: OpenKeys) -> click.Group:
     """Return the commands of `ragrelay keys`."""
 
-    def on_store(use: Callable[[KeyStore], Awaitable[T]]) -> T:
+    def on_store(use: Callable[["KeyStore"], Awaitable[T]]) -> T:
         return asyncio.run(_use(open_keys, use))
 
     @click.group()
@@ -205,7 +209,10 @@ def keys_group(open_keys: OpenKeys) -> click.Group:
     return keys
 
 
-async def _use(open_keys: OpenKeys, use: Callable[[KeyStore], Awaitable[T]]) -> T:
+async def _use(open_keys: OpenKeys, use: Callable[["KeyStore"], Awaitable[T]]) -> T:
+    from api.admission.key_store import KeysFull, UnknownKey
+    from api.admission.refusals import KeysDown
+
     try:
         async with open_keys() as store:
             return await use(store)
@@ -217,7 +224,7 @@ async def _use(open_keys: OpenKeys, use: Callable[[KeyStore], Awaitable[T]]) -> 
         raise click.UsageError(str(exc)) from exc
 
 
-async def _all_records(store: KeyStore) -> tuple[list[KeyRecord], float]:
+async def _all_records(store: "KeyStore") -> tuple[list[KeyRecord], float]:
     records: list[KeyRecord] = []
     start: int | None = 0
     while start is not None:
@@ -237,7 +244,7 @@ def _overrides(
     )
 
 
-def _show(created: Created) -> None:
+def _show(created: "Created") -> None:
     record = created.record
     click.echo(str(created.key.text()))
     click.echo(f"key {record.id} ({record.name}); it is shown this once, keep it safe", err=True)

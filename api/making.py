@@ -101,9 +101,10 @@ async def begin(ask: Ask, sources: list[Source]) -> Begun:
 
 async def _place(ask: Ask) -> Permit:
     started = time.perf_counter()
+    subject = ask.admitted.subject or ask.record.peer
     try:
         async with asyncio.timeout_at(ask.deadline):
-            permit = await ask.stages.queue.enter(ask.admitted.subject, ask.lane)
+            permit = await ask.stages.queue.enter(subject, ask.lane)
     except TimeoutError as exc:
         raise DeadlineExceeded(LATE) from exc
     finally:

@@ -29,6 +29,9 @@ class Pipeline(Group, frozen=True, kw_only=True):
     model_name: Annotated[
         str, Meta(min_length=1, description="Model asked for at TGI, vLLM and other engines")
     ] = "Qwen/Qwen2.5-3B-Instruct"
+    load_in_4bit: Annotated[
+        bool, Meta(description="compose.yaml has TGI load the model in 4 bits")
+    ] = True
     max_new_tokens: Annotated[
         int, Meta(ge=1, le=1024, description="Longest answer when a request names no max_tokens")
     ] = 80
@@ -165,7 +168,8 @@ class AuthSettings(Group, frozen=True, kw_only=True):
         bool, Meta(description="Ask for an API key; off, everyone who reaches the port may ask")
     ] = False
     api_key: Annotated[
-        Secret, Meta(description="The key with all scopes; required when AUTH_ENABLED is true")
+        Secret,
+        Meta(description="The key with all scopes, 24 characters or more; AUTH_ENABLED needs it"),
     ] = Secret()
     key_pepper: Annotated[
         Secret,
@@ -218,6 +222,20 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     cors_origins: Annotated[
         str, Meta(description="Comma-separated origins whose pages may call the API; * for all")
     ] = ""
+    batch_parallelism: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=32,
+            description="Questions of one batch answered side by side; 0: 4, and 1 when embedded",
+        ),
+    ] = 0
+    resume_seconds: Annotated[
+        float,
+        _seconds(
+            "A stream asked for with `resume` goes on, and is kept, this long without a reader"
+        ),
+    ] = 30.0
     body_limit: Annotated[
         int, Meta(ge=1024, le=100_000_000, description="Bytes; a larger body is refused with 413")
     ] = 65536

@@ -57,6 +57,8 @@ class Record(msgspec.Struct):
     """How the cache took part: none, exact, semantic, coalesced."""
     answers: bool = False
     """The request was answered through the engine path and belongs in the latency histogram."""
+    peer: str = ""
+    """The address of the connection."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_eur: float = 0.0

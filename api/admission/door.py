@@ -1,7 +1,8 @@
 """The door: who asks, and how much is left to them; most times one trip to Redis.
 
-Nobody has to be asked where auth and limits are off, or for AUTH_API_KEY in an unlimited class:
-`admit_at_once` says so without a wait. A key's first sight in a process costs a second trip.
+Where limits are off, nobody has to be asked without auth or for AUTH_API_KEY: `admit_at_once`
+says so without a wait. In an unlimited class only keys of the store cost a trip. A key's first
+sight in a process costs a second one.
 """
 
 import asyncio
@@ -11,12 +12,12 @@ from typing import Literal
 
 import msgspec
 
-from api.admission.caller import PUBLIC, Caller, Limit, RouteClass
+from api.admission.caller import PUBLIC, SETTINGS_KEY, Caller, Limit, RouteClass
 from api.admission.clients import Clients
 from api.admission.counting import Counting
 from api.admission.failures import PER_MINUTE
 from api.admission.gcra import Allowance, Bucket
-from api.admission.key_check import KeyCheck, Visitor
+from api.admission.key_check import SETTINGS_SUBJECT, KeyCheck, Visitor
 from api.admission.key_ring import OFFLINE_S
 from api.admission.limits import LOOK, ONE, UNLIMITED, Cost, Limits, buckets_of, tightest
 from api.admission.refusals import LimitsDown, RateLimited
@@ -43,7 +44,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller
     route_class: RouteClass
     subject: str = ""
-    """Whose buckets: `key:ID` or `ip:ADDRESS`; empty where nobody was asked."""
+    """Whose buckets: `key:ID` or `ip:ADDRESS`; empty where auth and limits are off."""
     limits: Limits = NO_LIMITS
     cost: Cost = ONE
     allowance: Allowance | None = None
@@ -112,10 +113,13 @@ class Door:
         self, headers: Mapping[str, str], route_class: RouteClass, *, also: Sequence[str] = ()
     ) -> Admitted | None:
         """Admit where nobody has to be asked; None where only `admit` can tell."""
-        if also or self._rules.limits.get(route_class, UNLIMITED) != UNLIMITED:
+        if also or self._rules.limits:
             return None
-        caller = PUBLIC if self._keys is None else self._keys.at_once(headers)
-        return None if caller is None else Admitted(caller=caller, route_class=route_class)
+        if self._keys is None:
+            return Admitted(caller=PUBLIC, route_class=route_class)
+        if not self._keys.admits_at_once(headers):
+            return None
+        return Admitted(caller=SETTINGS_KEY, route_class=route_class, subject=SETTINGS_SUBJECT)
 
     async def admit(
         self,
@@ -202,10 +206,7 @@ class Door:
         await asyncio.gather(*self._corrections)
 
     async def status(self, admitted: Admitted) -> list[ClassStatus]:
-        """Return what is left to the caller in every limited class. Raises LimitsDown.
-
-        `admitted` by a limited class: where nobody was asked, nobody is known.
-        """
+        """Return what is left to the caller in every limited class. Raises LimitsDown."""
         rows: list[tuple[RouteClass, Bucket]] = [
             (route_class, bucket)
             for route_class, limit in admitted.limits.items()

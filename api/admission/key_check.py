@@ -27,6 +27,7 @@ from api.redis_calls import RedisCalls
 GUESSABLE_BELOW = 24
 """An AUTH_API_KEY of fewer characters is not even compared while its address is blocked."""
 MESSAGE = "Invalid or missing API key"
+SETTINGS_SUBJECT = "key:settings"
 
 
 class Visitor(msgspec.Struct):
@@ -69,12 +70,12 @@ class KeyCheck:
         self._store = KeyStore(calls, pepper=pepper)
         self._ring = KeyRing(self._store, limits, offline_s=offline_s, clock=clock)
 
-    def at_once(self, headers: Mapping[str, str]) -> Caller | None:
-        """Return who has AUTH_API_KEY; None where only `identify` can tell."""
+    def admits_at_once(self, headers: Mapping[str, str]) -> bool:
+        """Whether it is AUTH_API_KEY; if not, only `identify` can tell."""
         if self._is_guessable and self.failures.blocks_anyone():
-            return None
+            return False
         given = _given_key(headers)
-        return SETTINGS_KEY if given is not None and self._is_settings_key(given) else None
+        return given is not None and self._is_settings_key(given)
 
     async def identify(self, headers: Mapping[str, str], client: str) -> Visitor:
         """Return whose key it is. Raises Unauthorized, TooManyFailures, KeysDown."""
@@ -91,7 +92,7 @@ class KeyCheck:
         if not self._is_settings_key(given):
             await self.failures.count(client)
             raise Unauthorized(MESSAGE)
-        return Visitor(SETTINGS_KEY, self._limits, "key:settings")
+        return Visitor(SETTINGS_KEY, self._limits, SETTINGS_SUBJECT)
 
     async def confirmed(self, visitor: Visitor, taken: Taken | None) -> Caller:
         """Return the caller by the newest record. Raises Unauthorized, KeysDown.

@@ -84,4 +84,6 @@ class KeyRing:
         self._known.pop(id, None)
 
     def serves_offline(self, known: Known) -> bool:
-        return self._clock() - known.confirmed_at < self._offline_s
+        """Whether a record may serve unconfirmed; not one that was forgotten meanwhile."""
+        is_newest = self._known.get(known.record.id) is known
+        return is_newest and self._clock() - known.confirmed_at < self._offline_s

@@ -23,15 +23,18 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 10
 _SECRET_LENGTH = 43
 """62^43 is the least that holds 2^256."""
-_CHECKSUM_LENGTH = 6
 _SHAPE = re.compile(
     rf"({PREFIX}([0-9A-Za-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_LENGTH}}}))"
-    rf"([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})"
+    r"([0-9a-f]{8})"
 )
 KEY_ID = re.compile(rf"[0-9A-Za-z]{{{_ID_LENGTH}}}")
 
 KeyState = Literal["active", "expired", "revoked"]
-Name = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]{1,64}\Z")]
+# Printable in a terminal: no control, line or direction characters.
+Name = Annotated[
+    str,
+    Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,64}\Z"),
+]
 Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@-]{1,64}\Z")]
 
 
@@ -67,7 +70,7 @@ def digest_of(key: ApiKey, pepper: bytes = b"") -> str:
 
 
 def _checksum(body: str) -> str:
-    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+    return f"{zlib.crc32(body.encode()):08x}"
 
 
 def _base62(number: int, length: int) -> str:

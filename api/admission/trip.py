@@ -7,7 +7,7 @@ Runs on Redis 6, Redis 7 and Valkey.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from api.admission.gcra import DEBT_MINUTES, MINUTE_US, Bucket
 from api.redis_calls import RedisCalls, Script
@@ -46,7 +46,8 @@ end
 _TAKE = """
 -- KEYS: buckets, the key's record where there is one, then values to return.
 -- ARGV: now, number of buckets, number of records (0 or 1), then limit and cost of each bucket.
--- Returns passed, how the writes went, now, the record's version, levels, values.
+-- Returns the text 'passed,writes,now,version,level…', in a list with the values where some are
+-- asked for. redis-py reads a list line by line: that cost 20 to 40 us more.
 local n_buckets, n_records = tonumber(ARGV[2]), tonumber(ARGV[3])
 local levels, passed, writes = {}, true, 'none'
 for i = 1, n_buckets do
@@ -61,12 +62,14 @@ for i = 1, n_buckets do
     writes = keep(KEYS[i], limit, levels[i])
   end
 end
-local version = n_records == 1 and redis.call('HGET', KEYS[n_buckets + 1], 'version')
-local values = {}
-for i = n_buckets + n_records + 1, #KEYS do
-  values[#values + 1] = redis.call('GET', KEYS[i])
-end
-return {passed and 1 or 0, writes, now, version or false, levels, values}
+local version = n_records == 1 and redis.call('HGET', KEYS[n_buckets + 1], 'version') or ''
+local head = string.format('%d,%s,%.0f,%s', passed and 1 or 0, writes, now, version)
+for i = 1, n_buckets do head = head .. string.format(',%.0f', levels[i]) end
+local first_value = n_buckets + n_records + 1
+if first_value > #KEYS then return head end
+local reply = {head}
+for i = first_value, #KEYS do reply[#reply + 1] = redis.call('GET', KEYS[i]) end
+return reply
 """
 
 _ADD = """
@@ -79,7 +82,6 @@ return keep(KEYS[1], limit, drops)
 
 TAKE = Script(_CONSTANTS + _COMMON + _TAKE)
 ADD = Script(_CONSTANTS + _COMMON + _ADD)
-
 
 Writes = Literal["done", "none", "refused"]
 """`none` where there was nothing to count; where they are refused, nothing was counted."""
@@ -114,13 +116,15 @@ async def take(
     args: list[int | str] = ["" if now_us is None else now_us, len(buckets), len(records)]
     for bucket in buckets:
         args += (bucket.limit, bucket.cost)
-    passed, writes, now, version, levels, values = await calls.run(TAKE, keys, args)
+    reply = await calls.run(TAKE, keys, args)
+    head, *values = reply if also else (reply,)
+    passed, writes, now, version, *levels = head.decode().split(",")
     return Taken(
-        passed=bool(passed),
-        writes=_writes(writes),
-        now_s=now / 1e6,
-        version=version.decode() if version is not None else None,
-        levels=levels,
+        passed=passed == "1",
+        writes=writes,
+        now_s=int(now) / 1e6,
+        version=version or None,
+        levels=[int(level) for level in levels],
         values=values,
     )
 
@@ -131,8 +135,4 @@ async def add(calls: RedisCalls, bucket: Bucket, amount: int, *, now_us: int | N
     Raises StoreDown, StoreRefused.
     """
     args = ["" if now_us is None else now_us, bucket.limit, amount]
-    return _writes(await calls.run(ADD, [bucket.key], args)) == "done"
-
-
-def _writes(raw: Any) -> Writes:
-    return cast(Writes, raw.decode())
+    return bool(await calls.run(ADD, [bucket.key], args) == b"done")

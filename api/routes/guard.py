@@ -31,13 +31,14 @@ def admitting(route_class: RouteClass, scope: Scope, cost: Cost | None = None) -
         record.endpoint = request.scope["path_template"]
         before = record.elapsed_ms()
         headers = headers_of(request.scope)
+        client = request.scope["client"]
+        record.peer = client[0] if client else ""
         admitted = service.door.admit_at_once(headers, route_class)
         if admitted is None:
-            client = request.scope["client"]
             try:
                 admitted = await service.door.admit(
                     headers,
-                    client[0] if client else None,
+                    record.peer or None,
                     route_class,
                     cost or Cost(tokens=service.settings.pipeline.max_new_tokens),
                 )

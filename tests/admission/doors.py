@@ -14,7 +14,7 @@ from tests.admission.conftest import Server
 API_KEY = b"settings-key-with-many-characters"
 PEPPER = b"pepper"
 PEER = "192.0.2.1"
-OPEN_S = 0.05
+OPEN_S = 0.3
 """Of the breaker, so that a server that is back is asked soon."""
 
 
@@ -40,7 +40,7 @@ def with_key(key: object) -> Mapping[str, str]:
 async def calls_to(server: Server, timeout_s: float = 2.0):
     client = server.client(timeout_s)
     try:
-        yield RedisCalls(client, Breaker("ledger", open_s=OPEN_S), timeout_s=timeout_s)
+        yield RedisCalls(client, Breaker("ledger", failures=1, open_s=OPEN_S), timeout_s=timeout_s)
     finally:
         await client.aclose()
 

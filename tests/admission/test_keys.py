@@ -30,7 +30,7 @@ def test_key_text_reads_back() -> None:
     key = new_api_key()
     text = key.text()
     assert text.startswith(f"rr_live_{key.id}_")
-    assert text.isascii() and len(text) == 68
+    assert text.isascii() and len(text) == 70
     assert read_api_key(text) == key
     assert new_api_key(key.id).id == key.id
 

@@ -363,3 +363,39 @@ def test_queue_slow_engine_leaves_no_small_queue_behind() -> None:
         assert queue.room() == 50
 
     run_virtually(main())
+
+
+def test_queue_idle_time_says_nothing_about_the_engine() -> None:
+    async def main() -> None:
+        load = Load(queue_of(slots=1, waiting=50, wait_s=100.0))
+        for _ in range(2):
+            burst = [asyncio.create_task(load.request(f"a{i}")) for i in range(20)]
+            await asyncio.sleep(5.0)
+            assert load.queue.room() == 50
+            await asyncio.gather(*burst)
+            await asyncio.sleep(1000.0)
+        assert load.refused.total() == 0
+
+    run_virtually(main())
+
+
+def test_queue_cancelled_waiter_leaves_no_trace() -> None:
+    async def main() -> None:
+        queue = queue_of(slots=1, waiting=2)
+        permit = await queue.enter("x")
+        waiting = [asyncio.create_task(queue.enter("a")) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert queue.waiting == 0
+        others = [asyncio.create_task(queue.enter(name)) for name in "bc"]
+        await asyncio.sleep(0)
+        permit.release()
+        for task in others:
+            (await task).release()
+        assert_idle(queue)
+        timers = [each for each in asyncio.get_running_loop()._scheduled if not each.cancelled()]
+        assert timers == []
+
+    run_virtually(main())
