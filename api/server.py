@@ -67,7 +67,7 @@ async def serve(app: Edge, listener: socket.socket, on_ready: Callable[[], None]
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # uvicorn would believe any local client: LIMIT_TRUSTED_PROXIES decides
+        proxy_headers=False,  # uvicorn would believe every local client
         ws="none",
         timeout_graceful_shutdown=CLOSE_S,
     )

@@ -198,6 +198,7 @@ def test_trips_to_the_ledger_one_for_a_hit_three_for_a_miss(
     _, key = new_key(ledger, tenant="trips")
     with live(settings) as (client, _):
         client.post("/query", QUESTION, key)  # the key is seen, the scripts are loaded
+        eventually(lambda: held(client) == 0)
         with overheard(ledger) as heard:
             client.post("/query", {"query": "Where is Lima?"}, key)
             # Once each in name: on a busy machine a trip may be sent again.
@@ -207,6 +208,11 @@ def test_trips_to_the_ledger_one_for_a_hit_three_for_a_miss(
             client.post("/search", {"query": "Lima"}, key)  # by then all was heard
             eventually(lambda: len(scripts(heard)) >= 2)
             assert set(scripts(heard)) == {"take"}
+
+
+def held(client: Client) -> float:
+    scopes = client.get("/budget", ADMIN).json()["scopes"]
+    return sum(scope["reserved_eur"] for scope in scopes)
 
 
 SCRIPTS = {
