@@ -5,7 +5,7 @@ One generator of events serves every route. It knows no HTTP and times each stag
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
 from api.errors import DeadlineExceeded, EngineOverloaded, RagError
@@ -15,11 +15,12 @@ from api.prompt import NO_PASSAGES
 from api.schemas import Done, Event, ScoresOut, Source, Sources, Token
 from api.stages import Ask
 from api.telemetry import Record
-from retrieval.retriever import Retrieval, Retriever
+from retrieval.retriever import Retrieval
 from retrieval.types import Float32Array, Hit, QueueFull
 
 NEAR_DEADLINE = 0.5
-"""When less than this share of the time is left for the engine, it gets half of the passages."""
+"""When less than this share of the time is left for the engine, it gets half of the passages, and
+nothing is reranked."""
 
 
 async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> AsyncGenerator[Event]:
@@ -36,11 +37,13 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
         try:
             async with asyncio.timeout_at(ask.deadline):
                 found = await retrieve(
-                    stages.retriever,
-                    request.query,
-                    request.top_k,
+                    stages.retriever.sources(
+                        request.query,
+                        request.top_k,
+                        query_embedding=query_embedding,
+                        time_left_s=ask.deadline - loop.time() - NEAR_DEADLINE * stages.deadline_s,
+                    ),
                     record,
-                    query_embedding=query_embedding,
                 )
         except TimeoutError as exc:
             raise DeadlineExceeded(LATE) from exc
@@ -73,20 +76,17 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
         yield _done(Finish(piece.finish_reason, begun.usage), record, found.generation)
 
 
-async def retrieve(
-    retriever: Retriever,
-    query: str,
-    k: int,
-    record: Record,
-    *,
-    query_embedding: Float32Array | None = None,
-) -> Retrieval:
-    """Find passages and note the time of each stage. Raises EngineOverloaded."""
+async def retrieve(finding: Awaitable[Retrieval], record: Record) -> Retrieval:
+    """Wait for passages, and note the time of each stage and what was left out.
+
+    Raises EngineOverloaded.
+    """
     try:
-        retrieval = await retriever.retrieve(query, k, query_embedding=query_embedding)
+        retrieval = await finding
     except QueueFull as exc:
         raise EngineOverloaded("too many questions wait for the embedding model") from exc
     record.note_retrieval(retrieval.latency_ms)
+    record.degraded.extend(retrieval.degraded)
     return retrieval
 
 

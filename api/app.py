@@ -24,8 +24,11 @@ from api.errors import (
     RagError,
     TooLarge,
     answer_for,
+    retry_after,
 )
-from api.routes import account, cache, docs, health, query
+from api.idempotency import Idempotency
+from api.resume import KeptStreams
+from api.routes import account, batch, cache, docs, health, openai, query
 from api.service import Service
 from api.settings import Settings
 from api.streaming import failed
@@ -47,16 +50,23 @@ def create_app(settings: Settings | None = None) -> Edge:
     """
     settings = settings or Settings.from_env()
     service = Service(settings)
+    kept_streams = KeptStreams(service.drain, keep_s=settings.api.resume_seconds)
+    held = {"service": service, "kept_streams": kept_streams, "idempotency": Idempotency()}
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with service.run():
-            yield
+            try:
+                yield
+            finally:
+                await kept_streams.close()
 
     litestar = Litestar(
-        route_handlers=[r.router for r in (query, cache, account, health, docs)],
+        route_handlers=[
+            routes.router for routes in (query, batch, openai, cache, account, health, docs)
+        ],
         lifespan=[lifespan],
-        state=State({"service": service}),
+        state=State(held),
         request_class=JSONRequest,
         request_max_body_size=settings.api.body_limit,
         exception_handlers={Exception: _answer_error},
@@ -74,11 +84,8 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
         cls, message = _FRAMEWORK_ERRORS[error.status_code]
         error = cls(message)
     failed(record, error)
-    headers: dict[str, str] = {}
-    if isinstance(error, RagError) and error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     body = ErrorBody.of(error, record.request_id)
-    return Response(body, status_code=answer_for(error).status, headers=headers)
+    return Response(body, status_code=answer_for(error).status, headers=retry_after(error))
 
 
 def _cors(origins: str) -> CORSConfig | None:
@@ -88,8 +95,15 @@ def _cors(origins: str) -> CORSConfig | None:
     return CORSConfig(
         allow_origins=allowed,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Content-Type", "X-API-Key", "X-Request-ID", "Authorization"],
-        expose_headers=["X-Request-ID", "Retry-After"],
+        allow_headers=[
+            "Content-Type",
+            "X-API-Key",
+            "X-Request-ID",
+            "Authorization",
+            "Idempotency-Key",
+            "Last-Event-ID",
+        ],
+        expose_headers=["X-Request-ID", "Retry-After", "X-Resume-ID"],
     )
 
 

@@ -157,7 +157,11 @@ def _build(settings: Settings, paths: tuple[Path, ...]) -> "BuildReport":
         embedder = load_all_cores(settings)
         try:
             report = build_index(
-                Path(settings.retrieval.index_dir), paths, embedder, on_progress=bar.show
+                Path(settings.retrieval.index_dir),
+                paths,
+                embedder,
+                on_progress=bar.show,
+                language=settings.retrieval.language,
             )
         finally:
             embedder.close()

@@ -2,7 +2,7 @@
 
     RagError
     ├── Malformed, TooLarge, UnsupportedMediaType, Invalid, PromptTooLong   the request
-    ├── Unauthorized, Forbidden, NotFound, MethodNotAllowed                 the door
+    ├── Unauthorized, Forbidden, NotFound, MethodNotAllowed, Conflict       the door
     ├── RateLimited, BudgetExhausted, LedgerDown                            limits and money
     ├── EngineOverloaded, EngineAuth, EngineFailed, EngineDown              the engine
     │   └── EngineDisconnect, EngineSilent                                  … mid-answer
@@ -47,6 +47,10 @@ class NotFound(RagError): ...
 
 
 class MethodNotAllowed(RagError): ...
+
+
+class Conflict(RagError):
+    """An Idempotency-Key that stands for another request, or for one that is still running."""
 
 
 class TooLarge(RagError): ...
@@ -139,6 +143,7 @@ ERRORS: dict[type[BaseException], Answer] = {
     Forbidden: Answer(403, "forbidden", False, "rejected_auth"),
     NotFound: Answer(404, "not_found", False, "bad_request"),
     MethodNotAllowed: Answer(405, "method_not_allowed", False, "bad_request"),
+    Conflict: Answer(409, "conflict", False, "bad_request"),
     TooLarge: Answer(413, "too_large", False, "bad_request"),
     UnsupportedMediaType: Answer(415, "unsupported_media_type", False, "bad_request"),
     Invalid: Answer(422, "invalid", False, "bad_request"),
@@ -164,6 +169,13 @@ INTERNAL = Answer(500, "internal", False, "internal_error")
 def answer_for(error: BaseException) -> Answer:
     """Return the table row of the error's nearest ancestor, or 500 for a bug of ours."""
     return next((ERRORS[cls] for cls in type(error).__mro__ if cls in ERRORS), INTERNAL)
+
+
+def retry_after(error: BaseException) -> dict[str, str]:
+    """Return the Retry-After header of an error that knows when to come back, in whole seconds."""
+    if not isinstance(error, RagError) or error.retry_after_s is None:
+        return {}
+    return {"Retry-After": str(max(1, round(error.retry_after_s)))}
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,6 +1,6 @@
 """`ragrelay eval` and `ragrelay cache`: measure retrieval and the answer cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from api.machine import available_cores
-from api.progress import Bar, load_all_cores
-from api.settings import Settings
+from api.progress import Bar
+from api.settings import Settings, SettingsError, variables
 
 if TYPE_CHECKING:
     from api.caching.evaluation import Encode
+    from retrieval.comparison import Configuration
     from retrieval.evaluation import Qrels, Queries
 
 
@@ -21,27 +22,48 @@ def evaluation() -> None:
     """Measure retrieval on judged questions."""
 
 
+_limit = click.option("--limit", type=int, help="Only the first N questions")
+_others = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    help="Measure this beside the settings as they are: RETRIEVAL_FUSION=rrf[,NAME=VALUE…]",
+)
+
+
 @evaluation.command(name="squad")
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@click.option("--limit", type=int, help="Only the first N questions")
-def eval_squad(path: Path, limit: int | None) -> None:
+@_limit
+@_others
+@click.option("--url", help="Ask this server instead, and compare its answers (EM, F1)")
+@click.option("--key", default="", envvar="RAGRELAY_API_KEY", help="Its API key")
+def eval_squad(
+    path: Path, limit: int | None, changes: tuple[str, ...], url: str | None, key: str
+) -> None:
     """PATH: a file in SQuAD's JSON, .gz or not."""
-    from retrieval.evaluation import load_squad
+    from retrieval.evaluation import load_squad, load_squad_answers
 
     queries, qrels = load_squad(path)
-    _evaluate(path, queries, qrels, limit)
+    if url is not None:
+        from api.answer_evaluation import evaluate_answers
+
+        accepted = load_squad_answers(path)
+        click.echo(evaluate_answers(url, key, _first(queries, limit), accepted).to_table())
+        return
+    _evaluate(path, _first(queries, limit), qrels, changes)
 
 
 @evaluation.command(name="qrels")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--limit", type=int, help="Only the first N questions")
-def eval_qrels(folder: Path, limit: int | None) -> None:
+@_limit
+@_others
+def eval_qrels(folder: Path, limit: int | None, changes: tuple[str, ...]) -> None:
     """FOLDER: corpus.jsonl[.gz], queries.jsonl[.gz] and qrels.tsv."""
     from retrieval.evaluation import load_qrels
 
     queries, qrels = load_qrels(folder)
     corpus = next(p for p in (folder / "corpus.jsonl", folder / "corpus.jsonl.gz") if p.exists())
-    _evaluate(corpus, queries, qrels, limit)
+    _evaluate(corpus, _first(queries, limit), qrels, changes)
 
 
 @click.group()
@@ -82,30 +104,50 @@ def _cache_encoder() -> Iterator["Encode"]:
         embedder.close()
 
 
-def _evaluate(corpus: Path, queries: "Queries", qrels: "Qrels", limit: int | None) -> None:
-    """Index `corpus` in a folder of its own, ask every question, print the table."""
-    from tempfile import TemporaryDirectory
+def _first(queries: "Queries", limit: int | None) -> dict[str, str]:
+    return dict(list(queries.items())[:limit])
 
-    from retrieval.build import build_index
-    from retrieval.evaluation import evaluate
-    from retrieval.index import open_index
-    from retrieval.retriever import Retriever
 
-    settings = Settings.from_env()
-    if limit is not None:
-        queries = dict(list(queries.items())[:limit])
-    with TemporaryDirectory(prefix="ragrelay-eval-") as folder, Bar() as bar:
-        embedder = load_all_cores(settings)
-        build_index(Path(folder), [corpus], embedder, on_progress=bar.show)
-        opened = open_index(Path(folder))
-        retriever = Retriever(
-            embedder,
-            opened,
-            fusion=settings.retrieval.fusion,
-            sparse_weight=settings.retrieval.sparse_weight,
-            min_similarity=settings.retrieval.min_similarity,
+def _evaluate(
+    corpus: Path, queries: Mapping[str, str], qrels: "Qrels", changes: tuple[str, ...]
+) -> None:
+    """Index `corpus` in a folder of its own, ask every question of each configuration."""
+    from retrieval.comparison import compare
+
+    configurations = [_configuration("settings", {})]
+    for change in changes:
+        pairs = dict(pair.partition("=")[::2] for pair in change.split(","))
+        configurations.append(_configuration(change, pairs))
+    with Bar() as bar:
+        compared = compare(
+            corpus,
+            queries,
+            qrels,
+            configurations,
+            threads=available_cores(),
+            on_progress=bar.show,
         )
-        report = evaluate(retriever, queries, qrels)
-        opened.close()
-        embedder.close()
-    click.echo(report.to_table())
+    click.echo(compared.to_table())
+
+
+def _configuration(name: str, changes: dict[str, str]) -> "Configuration":
+    """The settings with some changed. Raises SettingsError for one that does not exist."""
+    from retrieval.comparison import Configuration
+
+    unknown = [v for v in changes if v not in {known.name for known in variables()}]
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: no such setting")
+    settings = Settings.from_env(changed=changes).retrieval
+    return Configuration(
+        name=name,
+        embedding_model=settings.embedding_model,
+        embedding_revision=settings.embedding_revision or None,
+        backend=settings.backend,
+        device=settings.device,
+        language=settings.language,
+        fusion=settings.fusion,
+        sparse_weight=settings.sparse_weight,
+        min_similarity=settings.min_similarity,
+        rerank_model=settings.rerank_model,
+        rerank_revision=settings.rerank_revision or None,
+    )

@@ -18,6 +18,7 @@ from api.setting_groups import RetrievalSettings
 from api.telemetry import Metrics
 from retrieval.embedding import Embedder, load_embedder
 from retrieval.index import Index, current_generation, open_index
+from retrieval.rerank import Reranker, load_reranker
 from retrieval.retriever import Retriever
 from retrieval.types import RetrievalError
 
@@ -40,6 +41,7 @@ class Loader:
         self._metrics = metrics
         self._index_dir = Path(settings.index_dir)
         self._embedder: Embedder | None = None
+        self._reranker: Reranker | None = None
         self._retriever: Retriever | None = None
         self._model_error: str | None = None
         self._index_error: str | None = None
@@ -63,7 +65,8 @@ class Loader:
 
     def checks(self) -> dict[str, Check]:
         """State of `models` and `index`."""
-        models = Check("ok") if self._embedder else Check("down", detail=self._model_error)
+        is_loaded = self._embedder is not None and not self._model_error
+        models = Check("ok") if is_loaded else Check("down", detail=self._model_error)
         index = Check("ok") if self._retriever else Check("down", detail=self._index_error)
         return {"models": models, "index": index}
 
@@ -71,6 +74,8 @@ class Loader:
         """Load, then follow the pointer until cancelled."""
         try:
             self._embedder = await asyncio.to_thread(self._load_model)
+            if self._settings.rerank_model:
+                self._reranker = await asyncio.to_thread(self._load_reranker)
         except (RetrievalError, OSError, ValueError) as exc:
             self._model_error = str(exc)
             self.settled.set()
@@ -96,9 +101,9 @@ class Loader:
     def close(self) -> None:
         if self._retriever is not None:
             self._retriever.index.close()
-        for embedder in {self._embedder, self.cache_embedder}:
-            if embedder is not None:
-                embedder.close()
+        for model in {self._embedder, self.cache_embedder, self._reranker}:
+            if model is not None:
+                model.close()
 
     @property
     def shares_embedder(self) -> bool:
@@ -122,6 +127,15 @@ class Loader:
         return load_embedder(
             self._settings.embedding_model,
             revision=self._settings.embedding_revision or None,
+            device=self._settings.device,
+            threads=model_threads(available_cores()),
+            backend=self._settings.backend,
+        )
+
+    def _load_reranker(self) -> Reranker:
+        return load_reranker(
+            self._settings.rerank_model,
+            revision=self._settings.rerank_revision or None,
             device=self._settings.device,
             threads=model_threads(available_cores()),
         )
@@ -158,6 +172,7 @@ class Loader:
             fusion=self._settings.fusion,
             sparse_weight=self._settings.sparse_weight,
             min_similarity=self._settings.min_similarity,
+            reranker=self._reranker,
         )
         await retriever.retrieve(WARM_UP, 3)
         # The old generation is freed when the last answer that reads it lets go.

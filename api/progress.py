@@ -17,6 +17,7 @@ def load_all_cores(settings: Settings) -> "Embedder":
         revision=settings.retrieval.embedding_revision or None,
         device=settings.retrieval.device,
         threads=available_cores(),  # nothing is served beside a build: all cores
+        backend=settings.retrieval.backend,
     )
 
 

@@ -16,7 +16,7 @@ from api.caching.flights import Flights
 from api.caching.normalise import Admission, admit_question
 from api.caching.partition import Scope, history_key, partition_key
 from api.generation import Sampling
-from api.schemas import Event, QueryRequest
+from api.schemas import Event, Inquiry
 from api.stages import Ask
 from retrieval.embedding import Embedder
 from retrieval.types import Float32Array
@@ -137,7 +137,7 @@ def _admit_words(query: str) -> Admission:
     return admit_question(query)
 
 
-def admit(request: QueryRequest, embedder: Embedder | None) -> Admission:
+def admit(request: Inquiry, embedder: Embedder | None) -> Admission:
     """Judge by its words what may be cached for a question."""
     if embedder is None or len(request.query) <= embedder.max_tokens:
         return _admit_words(request.query)  # no more tokens than characters

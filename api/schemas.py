@@ -23,6 +23,11 @@ def _checked(text: str, *, at_least: int = 1) -> None:
         raise ValueError("Expected `str` without control characters")
 
 
+def without_controls(text: str) -> str:
+    """Return the text with a space for each character that `_checked` would refuse."""
+    return _CONTROL.sub(" ", text)
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of request bodies: unknown fields are refused, not ignored."""
 
@@ -35,7 +40,18 @@ class Message(Request, frozen=True, kw_only=True):
         _checked(self.content)
 
 
-class QueryRequest(Request, frozen=True, kw_only=True):
+class Inquiry(Request, frozen=True, kw_only=True):
+    """What is asked. How long it may be, and how much it may want, each route bounds for itself."""
+
+    query: str
+    top_k: int = 3
+    max_tokens: int | None = None
+    temperature: float | None = None
+    history: list[Message] = []
+    """Earlier turns, oldest first."""
+
+
+class QueryRequest(Inquiry, frozen=True, kw_only=True):
     query: Annotated[
         str,
         Meta(
@@ -49,10 +65,14 @@ class QueryRequest(Request, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     history: Annotated[list[Message], Meta(max_length=20)] = []
-    """Earlier turns, oldest first."""
 
     def __post_init__(self) -> None:
         _checked(self.query, at_least=3)
+
+
+class StreamRequest(QueryRequest, frozen=True, kw_only=True):
+    resume: bool = False
+    """The answer goes on for a while when its stream breaks, to be taken up again."""
 
 
 class SearchRequest(Request, frozen=True, kw_only=True):
@@ -130,6 +150,8 @@ class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     index_generation: str
     cache: CacheFacts = CacheFacts()
+    standalone_query: str | msgspec.UnsetType = msgspec.UNSET
+    """What was searched and asked in place of a follow-up that only its history explains."""
 
 
 class Done(AnswerFacts, frozen=True, kw_only=True):

@@ -175,6 +175,8 @@ class Service:
                 ("fusion", retrieval.fusion),
                 ("sparse_weight", retrieval.sparse_weight),
                 ("min_similarity", retrieval.min_similarity),
+                ("rerank_model", retrieval.rerank_model),
+                ("rerank_revision", retrieval.rerank_revision),
             ),
             recent=self._recent,
         )

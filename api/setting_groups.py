@@ -8,6 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+Language = Literal[
+    "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese",
+    "russian", "spanish", "swedish", "turkish", "none",
+]  # fmt: skip
 EngineKind = Literal["embedded", "tgi", "vllm", "sglang", "llamacpp", "openai"]
 
 
@@ -255,9 +259,25 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
     embedding_revision: Annotated[
         str, Meta(description="Commit of the model on the hub; empty takes the newest")
     ] = ""
+    backend: Annotated[
+        Literal["auto", "torch", "onnx"],
+        Meta(
+            description="What computes embeddings: onnx exports the model once (extra onnx); "
+            "auto takes an export that is there"
+        ),
+    ] = "auto"
     device: Annotated[
-        Literal["cpu", "cuda", "mps"], Meta(description="Where the embedding model runs")
+        Literal["cpu", "cuda", "mps"], Meta(description="Where embedding and reranking run")
     ] = "cpu"
+    rerank_model: Annotated[
+        str, Meta(description="CrossEncoder that orders the best passages anew; empty: none")
+    ] = ""
+    rerank_revision: Annotated[
+        str, Meta(description="Commit of that model on the hub; empty takes the newest")
+    ] = ""
+    language: Annotated[
+        Language, Meta(description="Stemming and stop words of BM25; `ragrelay index` applies it")
+    ] = "english"
     fusion: Annotated[
         Literal["convex", "rrf"],
         Meta(description="How the BM25 and the dense ranking become one"),

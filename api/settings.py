@@ -36,6 +36,9 @@ ENGINE_URLS = {
 }
 
 
+NONE_CHANGED: Mapping[str, str] = {}
+
+
 class SettingsError(ValueError):
     """One line for the operator: which variable, what is wrong."""
 
@@ -59,9 +62,14 @@ class Settings(Group, frozen=True, kw_only=True):
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read every variable of `variables()`; raise SettingsError at the first bad one."""
-        environ = os.environ if environ is None else environ
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, *, changed: Mapping[str, str] = NONE_CHANGED
+    ) -> "Settings":
+        """Read every variable of `variables()`; raise SettingsError at the first bad one.
+
+        `changed` stands before the environment.
+        """
+        environ = {**(os.environ if environ is None else environ), **changed}
         _refuse_near_misses(environ)
         groups: dict[str, dict[str, str]] = {}
         for variable in variables():

@@ -16,12 +16,19 @@ class FrameTooLong(ValueError):
     """A line or an event grew beyond the bound: no engine of ours writes that."""
 
 
-def encode_frame(event: bytes, number: int, payload: object) -> bytes:
-    """Return one frame; `number` becomes its id. `event` is a constant of ours, never input."""
+def encode_json(payload: object) -> bytes:
+    """Return JSON without what some clients take for the end of a line inside of it."""
     data = _encoder.encode(payload)
     if b"\xe2\x80" in data:  # U+2028 and U+2029 end a line in JavaScript before ES2019
         data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, event, data)
+    if b"\xc2\x85" in data:  # U+0085 does for httpx, which other clients read lines with
+        data = data.replace(b"\xc2\x85", b"\\u0085")
+    return data
+
+
+def encode_frame(event: bytes, number: int, payload: object) -> bytes:
+    """Return one frame; `number` becomes its id. `event` is a constant of ours, never input."""
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, event, encode_json(payload))
 
 
 class Decoder:

@@ -7,7 +7,7 @@ from api.admission.queue import EngineQueue, Lane
 from api.engines import Engines
 from api.generation import Sampling
 from api.prompt import PromptBuilder
-from api.schemas import QueryRequest
+from api.schemas import Inquiry
 from api.spending import Spending
 from api.telemetry import Metrics, Record
 from retrieval.retriever import Retriever
@@ -28,7 +28,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     deadline_s: float
 
-    def sampling(self, request: QueryRequest) -> Sampling:
+    def sampling(self, request: Inquiry) -> Sampling:
         return Sampling(
             max_tokens=request.max_tokens or self.max_tokens,
             temperature=self.temperature if request.temperature is None else request.temperature,
@@ -38,7 +38,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One question: what is asked, by whom, by which request, until when."""
 
-    request: QueryRequest
+    request: Inquiry
     record: Record
     stages: Stages
     admitted: Admitted

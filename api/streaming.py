@@ -8,7 +8,7 @@ way out, and is stopped within a second when the client leaves, also before the 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -17,28 +17,23 @@ import msgspec
 
 from api import sse
 from api.drain import Drain
-from api.errors import ErrorBody, RagError, ShuttingDown, answer_for
+from api.errors import RagError, ShuttingDown, answer_for, retry_after
 from api.logs import logger
+from api.running import CLOSE_S, WATCH_AFTER_S, ClientGone, Receive, leaves, run_until
 from api.schemas import Done, Event, QueryResponse, Source, Sources, Token
 from api.telemetry import Record
+from api.wire import OwnWire, Wire
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 HEARTBEAT_S = 15.0
 STALL_S = 30.0
 """A client that reads nothing for this long after a heartbeat is due is cut."""
-WATCH_AFTER_S = 0.05
-"""A cached answer is gone by then: only what lasts longer is watched for its client leaving."""
-CLOSE_S = 5.0
-"""How long an answer may take to give back what it holds, once stopped."""
+
+NO_HEADERS: Mapping[str, str] = {}
 
 _encoder = msgspec.json.Encoder()
-
-
-class ClientGone(Exception):
-    """The client closed its connection before the answer ended."""
 
 
 def failed(record: Record, error: BaseException) -> None:
@@ -50,87 +45,21 @@ def failed(record: Record, error: BaseException) -> None:
 
 
 async def send_json(
-    send: Send, record: Record, status: int, body: object, *headers: tuple[bytes, bytes]
+    send: Send, record: Record, status: int, body: object, headers: Mapping[str, str] = NO_HEADERS
 ) -> None:
     record.status = status
     data = _encoder.encode(body)
-    sized = (b"content-length", b"%d" % len(data))
-    start = [(b"content-type", b"application/json"), sized, *headers]
+    start = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
+    start += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": data})
 
 
-async def send_error(send: Send, record: Record, error: BaseException) -> None:
+async def send_error(send: Send, record: Record, error: BaseException, wire: Wire) -> None:
     """Answer with the error's status and body."""
     failed(record, error)
-    headers = []
-    if isinstance(error, RagError) and error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    body = ErrorBody.of(error, record.request_id)
-    await send_json(send, record, answer_for(error).status, body, *headers)
-
-
-End = Callable[[], Awaitable[BaseException]]
-"""Waits for a reason to stop an answer, and returns it."""
-
-
-class _Watch:
-    """Cancels a task, until it ends, as soon as one of `ends` gives a reason."""
-
-    def __init__(self, task: asyncio.Task[Any], ends: tuple[End, ...]) -> None:
-        self.reason: BaseException | None = None
-        self._task = task
-        self._ends = ends
-        self._watchers: list[asyncio.Future[BaseException]] = []
-        self._timer = task.get_loop().call_later(WATCH_AFTER_S, self._begin)
-
-    def close(self) -> None:
-        self._timer.cancel()
-        for watcher in self._watchers:
-            watcher.remove_done_callback(self._stop)
-            watcher.cancel()
-
-    def _begin(self) -> None:
-        self._watchers = [asyncio.ensure_future(end()) for end in self._ends]
-        for watcher in self._watchers:
-            watcher.add_done_callback(self._stop)
-
-    def _stop(self, watcher: asyncio.Future[BaseException]) -> None:
-        """Once more after a while: a library that awaits badly may swallow a cancellation."""
-        self.reason = self.reason or watcher.result()
-        self._timer.cancel()
-        self._timer = self._task.get_loop().call_later(CLOSE_S, self._stop, watcher)
-        self._task.cancel()
-
-
-async def run_until(work: Awaitable[None], *ends: End) -> None:
-    """Run `work` to its end, or stop it and raise the reason that one of `ends` gives.
-
-    In this task: one more for each request costs as much as a cached answer. If we ourselves
-    are cancelled (the server gives up), so is the work.
-    """
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("an answer outside of a task. This is a bug.")
-    n_cancels = task.cancelling()
-    watch = _Watch(task, ends)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if watch.reason is None:
-            raise
-    finally:
-        watch.close()
-    if watch.reason is not None:
-        while task.cancelling() > n_cancels:
-            task.uncancel()
-        raise watch.reason
-
-
-async def _leaves(receive: Receive) -> ClientGone:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    return ClientGone()
+    status, body = wire.refusal(error)
+    await send_json(send, record, status, body, retry_after(error))
 
 
 async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
@@ -153,10 +82,13 @@ async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
 class PlainAnswer:
     """ASGI response: the whole answer as one JSON body."""
 
-    def __init__(self, events: AsyncGenerator[Event], record: Record, drain: Drain) -> None:
+    def __init__(
+        self, events: AsyncGenerator[Event], record: Record, drain: Drain, wire: Wire | None = None
+    ) -> None:
         self._events = events
         self._record = record
         self._drain = drain
+        self._wire = wire or OwnWire(record.request_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response: list[QueryResponse] = []
@@ -166,13 +98,13 @@ class PlainAnswer:
 
         with self._drain.answering():
             try:
-                await run_until(work(), partial(_leaves, receive), self._drain.over)
+                await run_until(work(), partial(leaves, receive), self._drain.over)
             except ClientGone:
                 self._record.outcome = "client_gone"
             except Exception as error:
-                await send_error(send, self._record, error)
+                await send_error(send, self._record, error, self._wire)
             else:
-                await send_json(send, self._record, 200, response[0])
+                await send_json(send, self._record, 200, self._wire.whole(response[0]))
 
 
 class StreamedAnswer:
@@ -180,7 +112,7 @@ class StreamedAnswer:
 
     Nothing is sent before the first token, so that errors up to then keep their status. When
     the first token takes longer than `commit_s`, 200 and the sources go out, then heartbeats;
-    later errors become `event: error`.
+    later errors become `event: error`. `commit_s` 0 sends 200 before anything is known.
     """
 
     def __init__(
@@ -188,6 +120,7 @@ class StreamedAnswer:
         events: AsyncGenerator[Event],
         record: Record,
         drain: Drain,
+        wire: Wire | None = None,
         *,
         commit_s: float,
         heartbeat_s: float = HEARTBEAT_S,
@@ -196,12 +129,12 @@ class StreamedAnswer:
         self._events = events
         self._record = record
         self._drain = drain
+        self._wire = wire or OwnWire(record.request_id)
         self._commit_s = commit_s
         self._heartbeat_s = heartbeat_s
         self._stall_s = stall_s
         self._held: list[bytes] = []
         self._is_committed = False
-        self._number = 0
         self._last_sent = 0.0
         self._committed: asyncio.Future[None] | None = None
 
@@ -209,7 +142,7 @@ class StreamedAnswer:
         self._send = send
         # Straight to the server: nothing on the way looks at the body, and each layer costs.
         self._send_body = scope.get("state", {}).get("send", send)
-        ends = (partial(_leaves, receive), self._drain.over, self._fill_silence)
+        ends = (partial(leaves, receive), self._drain.over, self._fill_silence)
         with self._drain.answering():
             try:
                 await run_until(self._relay(), *ends)
@@ -223,15 +156,19 @@ class StreamedAnswer:
     async def _relay(self) -> None:
         try:
             async with aclosing(self._events):
+                if not self._commit_s:
+                    await self._commit()
                 async for event in self._events:
-                    frame = self._frame(event.event, event)
+                    frame = self._wire.frame(event)
                     if self._is_committed:
                         await self._write(frame)
-                    elif isinstance(event, Sources) and self._committed is None:
-                        self._held.append(frame)
-                    else:
+                    elif self._committed is not None:
                         await self._commit()
                         await self._write(frame)
+                    else:
+                        self._held.append(frame)
+                        if not isinstance(event, Sources):
+                            await self._commit()
         except Exception as error:
             await self._tell(error)
         else:
@@ -241,20 +178,15 @@ class StreamedAnswer:
         """End with an error: with its status where nothing was sent, else as an event."""
         if self._committed is None:
             self._committed = asyncio.get_running_loop().create_future()
-            await send_error(self._send, self._record, error)
+            await send_error(self._send, self._record, error, self._wire)
             return
         await self._commit()
         failed(self._record, error)
-        frame = self._frame(b"error", ErrorBody.of(error, self._record.request_id))
-        await self._write(frame)
+        await self._write(self._wire.error_frame(error))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _frame(self, event: bytes, payload: object) -> bytes:
-        self._number += 1
-        return sse.encode_frame(event, self._number, payload)
-
-    async def _commit(self) -> None:
-        """Send 200 and what was held back, once; whoever comes second waits for the first."""
+    async def _commit(self, filler: bytes = b"") -> None:
+        """Send 200 and what was held back, else `filler`; who comes second waits for the first."""
         if self._committed is not None:
             await self._committed
             return
@@ -267,7 +199,8 @@ class StreamedAnswer:
             (b"x-accel-buffering", b"no"),
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._write(held or sse.HEARTBEAT)
+        if begun := held or filler:
+            await self._write(begun)
         self._is_committed = True
         self._committed.set_result(None)
 
@@ -285,7 +218,7 @@ class StreamedAnswer:
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.sleep(self._commit_s - WATCH_AFTER_S)
             async with asyncio.timeout(self._stall_s):
-                await self._commit()
+                await self._commit(sse.HEARTBEAT)
             while True:
                 quiet_s = time.monotonic() - self._last_sent
                 if quiet_s < self._heartbeat_s:

@@ -23,6 +23,7 @@ def pull() -> None:
         retrieval.embedding_model: retrieval.embedding_revision or None,
         cache.embedding_model: None,
         cache.verifier_model: None,
+        retrieval.rerank_model: retrieval.rerank_revision or None,
     }
     if cache.embedding_model == retrieval.embedding_model:
         wanted[cache.embedding_model] = retrieval.embedding_revision or None

@@ -1,16 +1,20 @@
-"""How long a query takes, stage by stage, beside bare bm25s and FAISS in the same run.
+"""How long a query takes at 2,000, 20,000 and 100,000 passages, beside bare bm25s and FAISS.
 
 python -m bench.retrieval [SQUAD_JSON]
 
-(Not as `python bench/retrieval.py`: it would then be what `import retrieval` finds.)
+Texts are real; vectors are real up to 20,000 once `bench.retrieval_texts` has embedded them, else
+derived from a few real ones. (Not as `python bench/retrieval.py`: it would then be what
+`import retrieval` finds.)
 """
 
 import asyncio
+import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import bm25s
 import faiss
@@ -18,28 +22,34 @@ import msgspec
 import numpy as np
 import Stemmer
 
+from bench.retrieval_chart import Chart
+from bench.retrieval_texts import derived_vectors, real_texts, real_vectors
 from retrieval.build import build_index
-from retrieval.corpora import SquadParagraph, read_squad
+from retrieval.corpora import read_squad
 from retrieval.embedding import Embedder, load_embedder
 from retrieval.index import Index, open_index
 from retrieval.models import MINILM
 from retrieval.retriever import Retriever
+from retrieval.splitting import Splitter
 from retrieval.types import Float32Array
 
 DATA = Path("../shared/data/squad/dev-v1.1.json.gz")
+CHART = Path("docs/figures/retrieval-time.svg")
+SIZES = (2_000, 20_000, 100_000)
 N_QUERIES = 300
+N_FIRST = 20
+"""Queries before the first that counts."""
 K = 10
 DEPTH = 100
 
 Row = dict[str, object]
-Paragraph = tuple[str, str, SquadParagraph]
+Times = dict[str, list[float]]
 
 
-class NoisyEmbedder:
-    """Queries through the real model; passages get the vectors of the corpus, a little moved."""
+class GivenVectors:
+    """Queries through the real model; passages get vectors made before."""
 
     def __init__(self, embedder: Embedder, vectors: Float32Array) -> None:
-        self._embedder = embedder
         self._vectors = vectors
         self.model_id, self.revision = embedder.model_id, embedder.revision
         self.dim, self.max_tokens = embedder.dim, embedder.max_tokens
@@ -49,125 +59,152 @@ class NoisyEmbedder:
     def encode_passages(
         self, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
     ) -> Float32Array:
-        rng = np.random.default_rng(0)
-        rows = np.arange(len(texts)) % len(self._vectors)
-        noise = rng.standard_normal((len(texts), self.dim), dtype=np.float32)
-        moved: Float32Array = self._vectors[rows] + np.float32(0.02) * noise
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-        return moved
+        return self._vectors[: len(texts)]
 
 
-def bench(squad: Path) -> list[Row]:
-    """Rows of figures, milliseconds; p50 and p95 over the queries."""
-    embedder = load_embedder(MINILM)
-    articles = list(read_squad(squad).paragraphs())
-    queries = [question.question for _, _, paragraph in articles for question in paragraph.qas[:1]][
-        :N_QUERIES
-    ]
+def bench(queries: list[str]) -> list[Row]:
+    """Rows of figures; milliseconds, p50 and p95 over the queries."""
+    faiss.omp_set_num_threads(1)
+    embedder = load_embedder(MINILM, threads=1)
+    texts = real_texts(SIZES[-1])
+    seeds = real_vectors()
+    seeds = embedder.encode_passages(texts[:200]) if seeds is None else seeds
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        vectors = _real_vectors(embedder, articles)
-        noisy = NoisyEmbedder(embedder, vectors)
-        for times in (1, 10):
-            corpus = Path(scratch) / f"{times}.jsonl"
-            _write_corpus(articles, corpus, times)
-            build_index(Path(scratch) / f"index{times}", [corpus], noisy)
-            started = time.perf_counter()
-            index = open_index(Path(scratch) / f"index{times}")
-            opened = (time.perf_counter() - started) * 1000
-            rows += _rows(Retriever(noisy, index), index, queries, noisy)
-            rows.append({"passages": len(index), "stage": "open, verified", "p50": opened})
-            index.close()
+    for n in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            given = GivenVectors(embedder, derived_vectors(seeds, n))
+            rows += _bench_size(Path(folder), texts[:n], given, queries)
     embedder.close()
     return rows
 
 
-def _rows(
-    retriever: Retriever, index: Index, queries: list[str], embedder: NoisyEmbedder
+def _bench_size(
+    folder: Path, texts: list[str], given: GivenVectors, queries: list[str]
 ) -> list[Row]:
-    ours, bare = _ours(retriever, queries), _bare(index, queries, embedder)
-    bare_p50 = float(np.percentile(bare["bare total"], 50))
+    corpus = folder / "corpus.jsonl"
+    records = (msgspec.json.encode({"id": n, "text": text}) for n, text in enumerate(texts))
+    corpus.write_bytes(b"\n".join(records))
+    before = time.process_time()
+    whole = Splitter(given.tokenizer, 2_000, limit=4_000)  # a text is a passage
+    build_index(folder / "index", [corpus], given, splitter=whole)
+    build_s = time.process_time() - before
+    before = time.perf_counter()
+    index = open_index(folder / "index")
+    open_s = time.perf_counter() - before
+    before = time.perf_counter()
+    open_index(folder / "index", verify=False).close()
+    unverified_s = time.perf_counter() - before
+    size_bytes = sum(info.bytes for info in index.manifest.files.values())
+    rows = _time_rows(Retriever(given, index), index, queries, given)
+    for name, value in (
+        ("open, verified, s", open_s),
+        ("open, not verified, s", unverified_s),
+        ("bytes a passage", size_bytes / len(index)),
+        ("of them its vector", 4.0 * given.dim),
+        ("build less embedding, CPU s", build_s),
+        ("recall@100 of exact, in the manifest", index.manifest.dense.recall),
+        ("recall@10 of exact, these queries", _recall(index, given.encode_queries(queries), 10)),
+        ("recall@100 of exact, these queries", _recall(index, given.encode_queries(queries), 100)),
+        (
+            "peak memory of this process, MB",
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        ),
+    ):
+        rows.append(
+            {"passages": len(index), "what": f"{name} ({index.manifest.dense.kind})", "p50": value}
+        )
+    index.close()
+    return rows
+
+
+def _time_rows(
+    retriever: Retriever, index: Index, queries: list[str], given: GivenVectors
+) -> list[Row]:
+    ours, bare = _ours(retriever, queries), _bare(index, queries, given)
+    bare_p50 = float(np.percentile(bare["bare bm25s + FAISS"], 50))
     rows: list[Row] = []
     for stage, spent in {**ours, **bare}.items():
-        p50, p95 = np.percentile(spent, [50, 95]).tolist()
-        row: Row = {"passages": len(index), "stage": stage, "p50": p50, "p95": p95}
+        p50, p95 = np.percentile(spent[N_FIRST:], [50, 95]).tolist()
+        row: Row = {"passages": len(index), "what": f"{stage}, ms", "p50": p50, "p95": p95}
         if stage not in ("embed", "whole retrieve"):
             row["times bare"] = p50 / bare_p50
         rows.append(row)
     return rows
 
 
-def _ours(retriever: Retriever, queries: list[str]) -> dict[str, list[float]]:
-    spent: dict[str, list[float]] = {}
+def _ours(retriever: Retriever, queries: list[str]) -> Times:
+    spent: Times = {}
 
     async def run() -> None:
-        for query in [*queries[:20], *queries]:
+        for query in queries:
             started = time.perf_counter()
             retrieval = await retriever.retrieve(query, K)
             whole = (time.perf_counter() - started) * 1000
             stages = dict(retrieval.latency_ms)
-            outside = whole - stages["embed"]  # BM25 runs while the model does
             for stage, ms in {
                 **stages,
                 "all stages but embed": sum(stages.values()) - stages["embed"],
-                "added to embed": outside,
+                "added to embed": whole - stages["embed"],  # BM25 runs while the model does
                 "whole retrieve": whole,
             }.items():
                 spent.setdefault(stage, []).append(ms)
 
     asyncio.run(run())
-    return {stage: times[20:] for stage, times in spent.items()}
+    return spent
 
 
-def _bare(index: Index, queries: list[str], embedder: NoisyEmbedder) -> dict[str, list[float]]:
-    """bm25s.tokenize + retrieve and FAISS search as their manuals show them, no fusion."""
+def _bare(index: Index, queries: list[str], given: GivenVectors) -> Times:
+    """bm25s.tokenize + retrieve and an exact FAISS search as their manuals show them, no fusion."""
     stemmer = Stemmer.Stemmer("english")
     texts = [index.store[row].indexed_text for row in range(len(index))]
     options = {"stopwords": "english", "stemmer": stemmer, "show_progress": False}
     bm25 = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
     bm25.index(bm25s.tokenize(texts, **options), show_progress=False)
-    flat = faiss.IndexFlatIP(embedder.dim)
+    flat = faiss.IndexFlatIP(given.dim)
     flat.add(index.dense.vectors(np.arange(len(index))))
-    spent: dict[str, list[float]] = {"bare bm25s": [], "bare FAISS": [], "bare total": []}
-    for query, embedding in zip(queries, embedder.encode_queries(queries), strict=True):
+    spent: Times = {"bare bm25s": [], "bare FAISS, flat": [], "bare bm25s + FAISS": []}
+    for query, embedding in zip(queries, given.encode_queries(queries), strict=True):
         started = time.perf_counter()
-        tokens = bm25s.tokenize([query], **options)
-        bm25.retrieve(tokens, k=DEPTH, show_progress=False)
+        bm25.retrieve(bm25s.tokenize([query], **options), k=DEPTH, show_progress=False)
         between = time.perf_counter()
         flat.search(embedding[None, :], DEPTH)
         ended = time.perf_counter()
         spent["bare bm25s"].append((between - started) * 1000)
-        spent["bare FAISS"].append((ended - between) * 1000)
-        spent["bare total"].append((ended - started) * 1000)
+        spent["bare FAISS, flat"].append((ended - between) * 1000)
+        spent["bare bm25s + FAISS"].append((ended - started) * 1000)
     return spent
 
 
-def _real_vectors(embedder: Embedder, articles: list[Paragraph]) -> Float32Array:
-    """Of 200 passages: enough to be spread as real ones are, and encoded in seconds."""
-    step = max(1, len(articles) // 200)
-    texts = [f"{title}\n{paragraph.context}" for _, title, paragraph in articles[::step]]
-    return embedder.encode_passages(texts)
-
-
-def _write_corpus(articles: list[Paragraph], path: Path, times: int) -> None:
-    with path.open("wb") as file:
-        for copy in range(times):
-            for doc_id, title, paragraph in articles:
-                # Short enough to stay one passage: the passages are the paragraphs.
-                text = " ".join(paragraph.context.split()[:120])
-                record = {"id": f"{doc_id}/{copy}", "title": title, "text": text}
-                file.write(msgspec.json.encode(record) + b"\n")
+def _recall(index: Index, query_embeddings: Float32Array, k: int) -> float:
+    """Mean share of the exact nearest k that the index finds when it looks DEPTH deep."""
+    vectors = index.dense.vectors(np.arange(len(index)))
+    exact = faiss.knn(query_embeddings, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    found = [index.dense.search(embedding, DEPTH)[1][:k] for embedding in query_embeddings]
+    shared = [len(np.intersect1d(*pair)) for pair in zip(found, exact, strict=True)]
+    return sum(shared) / exact.size
 
 
 def to_table(rows: list[Row]) -> str:
-    lines = ["| passages | stage | p50 ms | p95 ms | times bare |", "|---|---|---|---|---|"]
+    lines = ["| passages | what | p50 | p95 | times bare |", "|---|---|---|---|---|"]
     for row in rows:
         cells = [
             f"{row[name]:.3f}" if isinstance(row.get(name), float) else ""
             for name in ("p50", "p95", "times bare")
         ]
-        lines.append(f"| {row['passages']} | {row['stage']} | {' | '.join(cells)} |")
+        lines.append(f"| {row['passages']} | {row['what']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def chart(rows: list[Row]) -> str:
+    """Time over size, ours beside bare."""
+    figure = Chart("Time of a search beyond its embedding, p50", "passages", "milliseconds")
+    for name, label in (
+        ("added to embed, ms", "ragrelay, fusion and reading 10 hits included"),
+        ("bare bm25s + FAISS, ms", "bm25s + FAISS flat, bare"),
+    ):
+        points = [row for row in rows if row["what"] == name]
+        figure.line(label, [(float(row["passages"]), float(row["p50"])) for row in points])  # type: ignore[arg-type]
+    return figure.to_svg()
 
 
 def main() -> None:
@@ -175,7 +212,16 @@ def main() -> None:
     if not squad.exists():
         print(f"no data at {squad}; give the path of SQuAD's dev-v1.1.json(.gz)")
         return
-    print(to_table(bench(squad)))
+    paragraphs = read_squad(squad).paragraphs()
+    queries = [qa.question for _, _, paragraph in paragraphs for qa in paragraph.qas[:1]]
+    try:
+        rows = bench(queries[:: max(1, len(queries) // N_QUERIES)])
+    except (OSError, CalledProcessError) as exc:
+        print(f"no texts to search: {exc}; they come from Debian's mirror through apt-get")
+        return
+    print(to_table(rows))
+    CHART.parent.mkdir(parents=True, exist_ok=True)
+    CHART.write_text(chart(rows))
 
 
 if __name__ == "__main__":

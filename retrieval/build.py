@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ from retrieval.index import (
     file_info,
     open_index,
 )
-from retrieval.sparse import PARAMS, build_sparse
+from retrieval.sparse import Language, SparseInfo, build_sparse
 from retrieval.splitting import Splitter
 from retrieval.store import content_hash, write_store
 from retrieval.types import (
@@ -41,6 +42,8 @@ from retrieval.types import (
 )
 
 PROGRESS_EVERY = 64
+SAMPLE = 256
+SAMPLE_WORDS = 12
 
 
 class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +69,11 @@ def build_index(
     *,
     on_progress: Progress | None = None,
     splitter: Splitter | None = None,
+    language: Language = "english",
 ) -> BuildReport:
     """Index all documents under `paths` in place of what `index_dir` serves now.
 
+    `language` decides what BM25 takes for one word and for none (`retrieval.sparse`).
     `on_progress` gets the stages read (total 0: not known), split, embed and write.
     Until the last step the old generation serves; it is kept for a rollback. Raises NoDocuments,
     IndexBusy, IndexUnwritable; whatever is raised, the old generation is untouched.
@@ -77,17 +82,21 @@ def build_index(
     index_dir = Path(index_dir)
     report = on_progress or _silent
     splitter = splitter or Splitter(embedder.tokenizer, limit=embedder.max_tokens)
+    sparse = SparseInfo(language=language)
     with only_writer(index_dir):
         corpus = read_corpus(paths, report)
         old = _current(index_dir)
-        if old is not None and _is_same(old.manifest, corpus, splitter, embedder):
+        if old is not None and _is_same(old.manifest, corpus, splitter, embedder, sparse):
             return _report(old.manifest, corpus, started, reused=len(old), unchanged=True)
         passages = _split(corpus.documents, splitter, report)
         embeddings, reused = _embed(passages, embedder, old, report)
         report("write", 0, 1)
         with new_generation(index_dir) as (generation, directory):
-            build_dense(embeddings, directory / DENSE)
-            build_sparse((passage.indexed_text for passage in passages), directory / SPARSE)
+            dense = build_dense(
+                embeddings, directory / DENSE, lambda: _sample_queries(passages, embedder)
+            )
+            texts = (passage.indexed_text for passage in passages)
+            build_sparse(texts, directory / SPARSE, sparse)
             write_store(passages, directory)
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
@@ -95,7 +104,8 @@ def build_index(
                 created_at=datetime.now(UTC).isoformat(),
                 embedding=EmbeddingInfo.of(embedder),
                 splitter=splitter.params,
-                sparse=PARAMS,
+                dense=dense,
+                sparse=sparse,
                 counts=Counts(len(corpus.documents), len(passages), len(corpus.skipped)),
                 corpus_digest=corpus.digest,
                 files=_file_infos(directory),
@@ -129,10 +139,19 @@ def read_corpus(paths: Iterable[str | Path], report: Progress) -> Corpus:
 def _split(documents: list[Document], splitter: Splitter, report: Progress) -> list[Passage]:
     passages: list[Passage] = []
     for done, document in enumerate(documents, start=1):
-        passages.extend(splitter.split(document))
+        passages.extend(with_gaps(document.text, splitter.split(document)))
         if done % PROGRESS_EVERY == 0 or done == len(documents):
             report("split", done, len(documents))
     return passages
+
+
+def with_gaps(text: str, passages: list[Passage]) -> list[Passage]:
+    """The passages of one document, each with the white space that parts it from the one before."""
+    gaps = [text[before.end : passage.start] for before, passage in pairwise(passages)]
+    return passages[:1] + [
+        msgspec.structs.replace(passage, gap=gap) if gap.isspace() else passage
+        for passage, gap in zip(passages[1:], gaps, strict=True)
+    ]
 
 
 def _embed(
@@ -155,6 +174,15 @@ def _embed(
     return embeddings, len(reusable)
 
 
+def _sample_queries(passages: list[Passage], embedder: TextEmbedder) -> Float32Array:
+    """Embeddings of what a searcher may type: beginnings of passages from all over the corpus."""
+    step = max(1, len(passages) // SAMPLE)
+    beginnings = [
+        " ".join(passage.text[:500].split()[:SAMPLE_WORDS]) for passage in passages[::step]
+    ]
+    return embedder.encode_queries(beginnings[:SAMPLE])
+
+
 def _current(index_dir: Path) -> Index | None:
     """The index that serves; checked in full, since its vectors may live on in the next."""
     try:
@@ -164,13 +192,17 @@ def _current(index_dir: Path) -> Index | None:
 
 
 def _is_same(
-    manifest: Manifest, corpus: Corpus, splitter: Splitter, embedder: TextEmbedder
+    manifest: Manifest,
+    corpus: Corpus,
+    splitter: Splitter,
+    embedder: TextEmbedder,
+    sparse: SparseInfo,
 ) -> bool:
     return (
         manifest.corpus_digest == corpus.digest
         and manifest.embedding == EmbeddingInfo.of(embedder)
         and manifest.splitter == splitter.params
-        and manifest.sparse == PARAMS
+        and manifest.sparse == sparse
     )
 
 

@@ -1,10 +1,10 @@
-"""How good is retrieval: recall@k, MRR@k, nDCG@k with intervals; EM and F1 for answers."""
+"""How good is retrieval on judged queries: recall@k, MRR@k, nDCG@k with intervals.
 
-import math
-import re
-import string
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+Every query goes the way it is served, reranker and all; what is read from disk is here as well.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.corpora import read_squad
+from retrieval.metrics import Figure, bootstrap, mrr_at, ndcg_at, recall_at
+from retrieval.ranking import DEPTH
 from retrieval.reading import Unreadable, decode, read_lines
-from retrieval.retriever import DEPTH, Retriever
+from retrieval.retriever import Retriever
 from retrieval.types import Float32Array, RetrievalError
 
 Queries = dict[str, str]
@@ -21,19 +23,15 @@ Qrels = dict[str, dict[str, int]]
 """query id → doc_id → grade (0: not relevant)."""
 
 KS = (1, 5, 10, 20, 100)
-RESAMPLES = 1000
-METRICS = ("nDCG", "MRR", "recall")
+MEASURES = {"nDCG": ndcg_at, "MRR": mrr_at, "recall": recall_at}
 
 
-class Figure(msgspec.Struct, frozen=True):
-    """A mean over queries with its bootstrap 95 % interval."""
+class Measured(msgspec.Struct, frozen=True):
+    """(measures at each k, queries), rows in the order of `names`, columns in that of the judged
+    queries."""
 
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    names: list[str]
+    table: npt.NDArray[np.float64]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -42,13 +40,18 @@ class Report(msgspec.Struct, frozen=True):
     figures: dict[str, Figure]
     """By name: "nDCG@10", "MRR@10", "recall@10"."""
 
+    @classmethod
+    def of(cls, measured: Measured, ks: Sequence[int]) -> "Report":
+        figures = zip(measured.names, bootstrap(measured.table), strict=True)
+        return cls(measured.table.shape[1], tuple(ks), dict(figures))
+
     def to_table(self) -> str:
         """Markdown, one row a metric."""
         lines = [
             "| " + " | ".join([f"{self.n_queries} queries", *(f"@{k}" for k in self.ks)]) + " |",
             "|---" * (len(self.ks) + 1) + "|",
         ]
-        for metric in METRICS:
+        for metric in MEASURES:
             cells = [str(self.figures[f"{metric}@{k}"]) for k in self.ks]
             lines.append("| " + " | ".join([metric, *cells]) + " |")
         return "\n".join(lines)
@@ -66,65 +69,47 @@ def evaluate(
 
     `query_embeddings` (in the order of the judged queries) spares encoding them again.
     """
-    judged = [query_id for query_id in queries if any(qrels.get(query_id, {}).values())]
+    measured = measure(retriever, queries, qrels, ks, query_embeddings=query_embeddings)
+    return Report.of(measured, ks)
+
+
+def measure(
+    retriever: Retriever,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    ks: Sequence[int],
+    *,
+    query_embeddings: Float32Array | None = None,
+) -> Measured:
+    """What `evaluate` sums up, query by query. Raises RetrievalError when none is judged."""
+    judged = judged_queries(queries, qrels)
+    if query_embeddings is None:
+        query_embeddings = retriever.embedder.encode_queries(list(judged.values()))
+    names = [f"{metric}@{k}" for metric in MEASURES for k in ks]
+    table = np.empty((len(names), len(judged)))
+
+    async def run_all(embeddings: Float32Array) -> None:
+        for column, (query_id, query) in enumerate(judged.items()):
+            found = await retriever.retrieve(
+                query, max(DEPTH, *ks), query_embedding=embeddings[column]
+            )
+            run = list(dict.fromkeys(hit.passage.doc_id for hit in found.hits))
+            table[:, column] = _column(run, qrels[query_id], ks)
+
+    asyncio.run(run_all(query_embeddings))
+    return Measured(names, table)
+
+
+def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> Queries:
+    """Those that have a relevant document. Raises RetrievalError when none has."""
+    judged = {id_: text for id_, text in queries.items() if any(qrels.get(id_, {}).values())}
     if not judged:
         raise RetrievalError("no query has a relevant document in the qrels")
-    if query_embeddings is None:
-        query_embeddings = retriever.embedder.encode_queries([queries[id_] for id_ in judged])
-    index = retriever.index
-    doc_ids = [index.store[row].doc_id for row in range(len(index))]
-    names = [f"{metric}@{k}" for metric in METRICS for k in ks]
-    table = np.empty((len(names), len(judged)))
-    for column, query_id in enumerate(judged):
-        sparse_scores = index.sparse.scores(queries[query_id])
-        ranking = retriever.rank(
-            index, query_embeddings[column], sparse_scores, depth=max(DEPTH, *ks)
-        )
-        run = list(dict.fromkeys(doc_ids[row] for row in ranking.rows.tolist()))
-        table[:, column] = _row(run, qrels[query_id], ks)
-    figures = zip(names, bootstrap(table), strict=True)
-    return Report(len(judged), tuple(ks), dict(figures))
+    return judged
 
 
-def _row(run: list[str], judged: Mapping[str, int], ks: Sequence[int]) -> list[float]:
-    measures = (ndcg_at, mrr_at, recall_at)
-    return [measure(run, judged, k) for measure in measures for k in ks]
-
-
-def recall_at(run: Sequence[str], judged: Mapping[str, int], k: int) -> float:
-    """Share of the relevant documents that are among the first k."""
-    relevant = {doc_id for doc_id, grade in judged.items() if grade > 0}
-    return len(relevant.intersection(run[:k])) / len(relevant)
-
-
-def mrr_at(run: Sequence[str], judged: Mapping[str, int], k: int) -> float:
-    """1 / rank of the first relevant document, 0 if it is not among the first k."""
-    ranks = (rank for rank, doc_id in enumerate(run[:k], 1) if judged.get(doc_id, 0) > 0)
-    return 1 / next(ranks, math.inf)
-
-
-def ndcg_at(run: Sequence[str], judged: Mapping[str, int], k: int) -> float:
-    """DCG with linear gains (trec_eval's ndcg_cut) over that of the ideal ranking."""
-    ideal = sorted((grade for grade in judged.values() if grade > 0), reverse=True)
-    return _dcg([max(judged.get(doc_id, 0), 0) for doc_id in run[:k]]) / _dcg(ideal[:k])
-
-
-def _dcg(grades: Sequence[int]) -> float:
-    return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
-
-
-def bootstrap(
-    table: npt.NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Figure]:
-    """One figure a row of (metrics, queries): queries are drawn again, with replacement."""
-    rng = np.random.default_rng(seed)
-    n_queries = table.shape[1]
-    means = np.empty((resamples, table.shape[0]))
-    for resample in range(resamples):
-        means[resample] = table[:, rng.integers(n_queries, size=n_queries)].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    columns = zip(table.mean(axis=1).tolist(), low.tolist(), high.tolist(), strict=True)
-    return [Figure(*column) for column in columns]
+def _column(run: list[str], judged: Mapping[str, int], ks: Sequence[int]) -> list[float]:
+    return [measure(run, judged, k) for measure in MEASURES.values() for k in ks]
 
 
 def load_squad(path: str | Path) -> tuple[Queries, Qrels]:
@@ -188,29 +173,3 @@ def _load_judgments(directory: Path) -> Qrels:
         except ValueError:
             raise Unreadable(f"qrels.tsv line {number}: not query, document, grade") from None
     return qrels
-
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalize_answer(answer: str) -> str:
-    """SQuAD's: lower case, no punctuation, no articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
-
-
-def exact_match(answer: str, accepted: Iterable[str]) -> float:
-    return float(any(normalize_answer(answer) == normalize_answer(gold) for gold in accepted))
-
-
-def f1(answer: str, accepted: Iterable[str]) -> float:
-    """Of the words, the best over the accepted answers."""
-    return max((_f1(answer, gold) for gold in accepted), default=0.0)
-
-
-def _f1(answer: str, gold: str) -> float:
-    words, gold_words = normalize_answer(answer).split(), normalize_answer(gold).split()
-    if not words or not gold_words:
-        return float(words == gold_words)
-    common = sum((Counter(words) & Counter(gold_words)).values())
-    return 2 * common / (len(words) + len(gold_words))

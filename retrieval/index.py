@@ -14,12 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from retrieval.dense import DenseIndex
-from retrieval.sparse import SparseIndex
+from retrieval.dense import DenseIndex, DenseInfo
+from retrieval.sparse import SparseIndex, SparseInfo
 from retrieval.store import PassageStore
 from retrieval.types import IndexCorrupt, IndexMismatch, IndexMissing, TextEmbedder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POINTER = "CURRENT"
 GENERATIONS = "generations"
 MANIFEST = "manifest.json"
@@ -57,7 +57,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     created_at: str
     embedding: EmbeddingInfo
     splitter: dict[str, object]
-    sparse: dict[str, object]
+    dense: DenseInfo
+    sparse: SparseInfo
     counts: Counts
     corpus_digest: str
     files: dict[str, FileInfo]
@@ -106,11 +107,16 @@ class Index:
 
 
 def open_index(
-    index_dir: str | Path, *, embedder: TextEmbedder | None = None, verify: bool = True
+    index_dir: str | Path,
+    *,
+    embedder: TextEmbedder | None = None,
+    verify: bool = True,
+    device: str = "cpu",
 ) -> Index:
     """Open the current generation; `verify` reads every file once to check its sha256.
 
-    Raises IndexMissing, IndexCorrupt, and IndexMismatch for another format or `embedder`.
+    `device` "cuda" has the dense side searched on the GPU. Raises IndexMissing, IndexCorrupt,
+    IndexMismatch for another format or `embedder`, and DeviceUnavailable.
     """
     while True:
         generation = current_generation(index_dir)
@@ -119,7 +125,7 @@ def open_index(
                 f"no index in {index_dir}; build one with: ragrelay index PATH…",
             )
         try:
-            index = open_generation(index_dir, generation, verify=verify)
+            index = open_generation(index_dir, generation, verify=verify, device=device)
         except IndexCorrupt:
             # Two builds may have replaced and pruned it between the two reads.
             if current_generation(index_dir) != generation:
@@ -130,14 +136,16 @@ def open_index(
         return index
 
 
-def open_generation(index_dir: str | Path, generation: str, *, verify: bool = True) -> Index:
+def open_generation(
+    index_dir: str | Path, generation: str, *, verify: bool = True, device: str = "cpu"
+) -> Index:
     directory = Path(index_dir) / GENERATIONS / generation
     manifest = read_manifest(index_dir, generation)
     check_files(directory, manifest, hashes=verify)
     index = Index(
         manifest=manifest,
-        dense=DenseIndex.load(directory / DENSE),
-        sparse=SparseIndex.load(directory / SPARSE),
+        dense=DenseIndex.load(directory / DENSE, device=device),
+        sparse=SparseIndex.load(directory / SPARSE, manifest.sparse),
         store=PassageStore.load(directory),
     )
     sizes = {len(index.dense), len(index.sparse), len(index.store), manifest.counts.passages}

@@ -50,14 +50,20 @@ class OwnerThread(Generic[Work, Answer]):
 
         Raises QueueFull at once when too many wait, else what `run_batch` raised for its batch.
         """
-        future: Future[Answer] = Future()
-        with self._arrived:
-            self._refuse_when_closed()
-            if len(self._queries) >= self._max_waiting:
-                raise QueueFull(f"{len(self._queries)} queries already wait for the model")
-            self._queries.append((future, work))
-            self._arrived.notify()
+        (future,) = self._enqueue([work])
         return await asyncio.wrap_future(future)
+
+    async def submit_all(self, work: Sequence[Work]) -> list[Answer]:
+        """The answers in order; batches are cut from the work in its order.
+
+        Raises as `submit` does; what then still waits is dropped.
+        """
+        futures = self._enqueue(work)
+        try:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the owner thread and wait for it; submitted work goes first."""
@@ -75,6 +81,16 @@ class OwnerThread(Generic[Work, Answer]):
             self._arrived.notify()
         self._thread.join()
         atexit.unregister(self.close)
+
+    def _enqueue(self, work: Sequence[Work]) -> list[Future[Answer]]:
+        futures: list[Future[Answer]] = [Future() for _ in work]
+        with self._arrived:
+            self._refuse_when_closed()
+            if len(self._queries) + len(work) > self._max_waiting:
+                raise QueueFull(f"{len(self._queries)} queries already wait for the model")
+            self._queries.extend(zip(futures, work, strict=True))
+            self._arrived.notify()
+        return futures
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

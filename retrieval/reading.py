@@ -1,6 +1,8 @@
 """Bounded reading: no file, line or gzip bomb takes more memory than it may."""
 
 import gzip
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ MAX_EXPANSION = 100
 HARMLESS_BYTES = 2 * 1024 * 1024
 """Up to here a file may unpack as it likes."""
 CHUNK = 1024 * 1024
+_TOO_LARGE = f"larger than {MAX_BYTES >> 20} MiB"
 
 
 class Unreadable(Exception):
@@ -20,17 +23,21 @@ class Unreadable(Exception):
 
 
 def read_text(path: Path) -> str:
-    return decode(read_bytes(path))
+    raw = read_bytes(path)
+    text = decode(raw)
+    if "\0" in text:
+        raise Unreadable(f"not text: byte {raw.index(0)} is zero")
+    return text
 
 
 def read_bytes(path: Path) -> bytes:
     """The whole file, unpacked when it ends in .gz."""
     blocks: list[bytes] = []
     size = 0
-    for block in _blocks(path):
+    for block in _blocks(path, most=MAX_BYTES):
         size += len(block)
         if size > MAX_BYTES:
-            raise Unreadable(f"larger than {MAX_BYTES >> 20} MiB")
+            raise Unreadable(_TOO_LARGE)
         blocks.append(block)
     return b"".join(blocks)
 
@@ -49,6 +56,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         yield number, rest
 
 
+def _at_once(path: str, flags: int) -> int:
+    """A pipe that took the file's place would be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def decode(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
@@ -56,9 +68,15 @@ def decode(raw: bytes) -> str:
         raise Unreadable(f"not UTF-8 at byte {exc.start}") from None
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path, most: int | None = None) -> Iterator[bytes]:
+    """Raises Unreadable; of a file that lies there larger than `most`, before anything is read."""
     try:
-        with path.open("rb") as raw:
+        with open(path, "rb", opener=_at_once) as raw:
+            status = os.fstat(raw.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Unreadable("not a regular file")
+            if most is not None and status.st_size > most:
+                raise Unreadable(_TOO_LARGE)
             packed = path.name.lower().endswith(".gz")
             file = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
             unpacked = 0

@@ -1,69 +1,41 @@
-"""The way of a query: embed ∥ BM25, dense search, fuse."""
+"""The way of a query: embed ∥ BM25, then dense search and fusion, then rerank."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal, TypeVar, get_args
+import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from retrieval.fusion import convex, rrf
+from retrieval.clock import Clock
 from retrieval.index import Index
-from retrieval.sparse import best_rows
-from retrieval.types import Float32Array, Hit, Rows, Scores, TextEmbedder
+from retrieval.merging import distinct
+from retrieval.ranking import DEPTH, MIN_SIMILARITY, SPARSE_WEIGHT, Fusion, Ranker
+from retrieval.types import Float32Array, Hit, NotReranked, TextEmbedder, TextReranker
 
 T = TypeVar("T")
-Fusion = Literal["convex", "rrf", "dense", "sparse"]
 
-DEPTH = 100
-"""Candidates from each side."""
-
-MIN_SIMILARITY = 0.3
-"""Raw cosine that counts as likeness where no term matches. With all-MiniLM-L6-v2 the nearest
-passage is above it for 99 % of SQuAD's and SciFact's questions and below it for 90 % of random
-strings. Other models place their cosines elsewhere (BGE: rarely under 0.4)."""
+OVER = 4
+RERANK_MOST = 64
+"""For k passages OVER * k are looked at: to merge and to drop from, and by the reranker, which
+reads RERANK_MOST of them at most (a small one takes 60 ms a passage on a core)."""
 
 INLINE_PASSAGES = 5_000
 """Up to this size a query holds the event loop for about a millisecond (0.5 at 2,000 passages,
 10 at 20,000, on two busy cores); a hop to a thread would cost more than it frees."""
+
+NO_RERANK = "no_rerank"
+
+logger = logging.getLogger("ragrelay")
 
 
 class Retrieval(msgspec.Struct, frozen=True):
     hits: list[Hit]
     latency_ms: dict[str, float]
     generation: str
-
-
-class Ranking(msgspec.Struct, frozen=True):
-    """Rows of an index, best first, with the scores of each."""
-
-    rows: Rows
-    dense: Float32Array
-    sparse: Float32Array
-    fused: Float32Array
-
-    def take(self, chosen: Rows) -> "Ranking":
-        return Ranking(
-            self.rows[chosen], self.dense[chosen], self.sparse[chosen], self.fused[chosen]
-        )
-
-
-class Clock:
-    """Milliseconds by stage; a stage entered twice adds up."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = (time.perf_counter() - started) * 1000
-            self.ms[name] = self.ms.get(name, 0.0) + spent
+    degraded: tuple[str, ...] = ()
+    """`no_rerank`: there is a reranker, but these hits are in the order of fusion."""
 
 
 class Retriever:
@@ -75,15 +47,15 @@ class Retriever:
         index: Index,
         *,
         fusion: Fusion = "convex",
-        sparse_weight: float = 0.5,
+        sparse_weight: float = SPARSE_WEIGHT,
         min_similarity: float = MIN_SIMILARITY,
+        reranker: TextReranker | None = None,
     ) -> None:
-        if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion {fusion!r} is not one of {', '.join(get_args(Fusion))}")
         self._embedder = embedder
-        self._fusion = fusion
-        self._sparse_weight = sparse_weight
-        self._min_similarity = min_similarity
+        self._ranker = Ranker(
+            fusion=fusion, sparse_weight=sparse_weight, min_similarity=min_similarity
+        )
+        self._reranker = reranker
         self.index = index
 
     @property
@@ -100,13 +72,43 @@ class Retriever:
         self._index = index
 
     async def retrieve(
-        self, query: str, k: int, *, query_embedding: Float32Array | None = None
+        self,
+        query: str,
+        k: int,
+        *,
+        query_embedding: Float32Array | None = None,
+        time_left_s: float | None = None,
     ) -> Retrieval:
         """The best `k` passages; none when the corpus holds nothing like the query.
 
         `query_embedding` (dim,) where the caller has made it already, by the same model.
+        Reranking that would not end within `time_left_s` of this call is left out.
         """
-        index, clock = self._index, Clock()
+        return await self._find(query, k, query_embedding, Clock(time_left_s), n_hits=k)
+
+    async def sources(
+        self,
+        query: str,
+        k: int,
+        *,
+        query_embedding: Float32Array | None = None,
+        time_left_s: float | None = None,
+    ) -> Retrieval:
+        """As `retrieve`, made for a prompt: neighbours merged, repeats left out (`distinct`)."""
+        clock = Clock(time_left_s)
+        found = await self._find(query, k, query_embedding, clock, n_hits=OVER * k)
+        return msgspec.structs.replace(found, hits=distinct(found.hits, k))
+
+    async def _find(
+        self,
+        query: str,
+        k: int,
+        query_embedding: Float32Array | None,
+        clock: Clock,
+        *,
+        n_hits: int,
+    ) -> Retrieval:
+        index = self._index
         embedding = asyncio.create_task(self._embed(query, query_embedding, clock))
         try:
             await asyncio.sleep(0)  # lets the model start before BM25 does
@@ -114,50 +116,52 @@ class Retriever:
             query_embedding = await embedding
         finally:
             embedding.cancel()
+        n_read = min(OVER * k, RERANK_MOST) if self._reranker else 0
         hits = await _run(
-            index, lambda: self._hits(index, query_embedding, sparse_scores, k=k, clock=clock)
+            index,
+            lambda: self._fused(
+                index, query_embedding, sparse_scores, n_hits=max(n_hits, n_read), clock=clock
+            ),
         )
-        return Retrieval(hits, clock.ms, index.generation)
+        hits, degraded = await self._reranked(query, hits, n_read, clock)
+        return Retrieval(hits[:n_hits], clock.ms, index.generation, degraded)
 
-    def rank(
+    def _fused(
         self,
         index: Index,
         query_embedding: Float32Array,
         sparse_scores: Float32Array,
         *,
-        depth: int = DEPTH,
-        clock: Clock | None = None,
-    ) -> Ranking:
-        """The best `depth` of each side, fused; less those that are not like the query at all."""
-        clock = clock or Clock()
-        with clock.stage("dense"):
-            dense_rows = index.dense.search(query_embedding, depth)[1]
+        n_hits: int,
+        clock: Clock,
+    ) -> list[Hit]:
+        depth = max(n_hits, DEPTH)
+        ranking = self._ranker.rank(index, query_embedding, sparse_scores, depth=depth, clock=clock)
         with clock.stage("fuse"):
-            sparse_rows = best_rows(sparse_scores, depth)
-            rows = self._candidates(dense_rows, sparse_rows)
-            # Each side scores the other's finds too. 0 in place of the exact score costs 0.004
-            # nDCG@10 on SQuAD dev (0.896 for 0.900) and on SciFact (0.730 for 0.733).
-            dense, sparse = index.dense.scores_of(query_embedding, rows), sparse_scores[rows]
-            fused = self._fuse(dense, sparse, [dense_rows, sparse_rows], rows)
-            order = np.argsort(-fused, kind="stable")
-            alike = (dense >= self._min_similarity) | (sparse > 0)
-            return Ranking(rows, dense, sparse, fused).take(order[alike[order]])
+            return ranking.take(slice(n_hits)).read(index)
 
-    def _candidates(self, dense_rows: Rows, sparse_rows: Rows) -> Rows:
-        if self._fusion == "dense":
-            return dense_rows
-        if self._fusion == "sparse":
-            return sparse_rows
-        return np.union1d(dense_rows, sparse_rows)
+    async def _reranked(
+        self, query: str, hits: list[Hit], n_read: int, clock: Clock
+    ) -> tuple[list[Hit], tuple[str, ...]]:
+        """The first `n_read` in the reranker's order, the rest as it was behind them.
 
-    def _fuse(
-        self, dense: Float32Array, sparse: Float32Array, rankings: list[Rows], rows: Rows
-    ) -> Float32Array:
-        if self._fusion == "convex":
-            return convex(dense, sparse, sparse_weight=self._sparse_weight)
-        if self._fusion == "rrf":
-            return rrf(rankings, rows)
-        return dense if self._fusion == "dense" else sparse
+        With it `no_rerank` where the reranker had too little time or failed; never an error.
+        """
+        if self._reranker is None or not hits:
+            return hits, ()
+        read, rest = hits[:n_read], hits[n_read:]
+        texts = [hit.passage.indexed_text for hit in read]
+        with clock.stage("rerank"):
+            try:
+                scores = await self._reranker.scores(query, texts, time_left_s=clock.left_s())
+            except NotReranked as exc:
+                logger.warning("not reranked", extra={"facts": {"reason": str(exc)}})
+                return hits, (NO_RERANK,)
+        order = np.argsort(-scores, kind="stable").tolist()
+        best_first = [
+            _with_score(read[n], float(scores[n]), rank) for rank, n in enumerate(order, 1)
+        ]
+        return best_first + rest, ()
 
     async def _embed(self, query: str, known: Float32Array | None, clock: Clock) -> Float32Array:
         if known is not None:
@@ -165,26 +169,10 @@ class Retriever:
         with clock.stage("embed"):
             return await self._embedder.embed(query)
 
-    def _hits(
-        self,
-        index: Index,
-        query_embedding: Float32Array,
-        sparse_scores: Float32Array,
-        *,
-        k: int,
-        clock: Clock,
-    ) -> list[Hit]:
-        depth = max(k, DEPTH)
-        ranking = self.rank(index, query_embedding, sparse_scores, depth=depth, clock=clock)
-        with clock.stage("fuse"):
-            best = ranking.take(np.arange(min(k, len(ranking.rows))))
-            columns = (best.rows, best.dense, best.sparse, best.fused)
-            return [
-                Hit(index.store[row], rank, Scores(dense, sparse or None, fused))
-                for rank, (row, dense, sparse, fused) in enumerate(
-                    zip(*(column.tolist() for column in columns), strict=True), start=1
-                )
-            ]
+
+def _with_score(hit: Hit, rerank: float, rank: int) -> Hit:
+    scores = msgspec.structs.replace(hit.scores, rerank=rerank)
+    return msgspec.structs.replace(hit, rank=rank, scores=scores)
 
 
 def _sparse_scores(index: Index, query: str, clock: Clock) -> Float32Array:

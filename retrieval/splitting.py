@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
+from retrieval.formats import STRUCTURED
 from retrieval.markdown import Outline
 from retrieval.types import Document, Passage
 
@@ -16,7 +17,6 @@ CHARS_PER_TOKEN = 16
 """A tokenizer makes one [UNK] of a megabyte without a space; English has 4 to 5 a token."""
 BLOCK_CHARS = 50_000
 """Texts are split block by block: the splitter's time grows faster than the text it is given."""
-MARKDOWN = (".md", ".markdown")
 
 
 class Splitter:
@@ -55,13 +55,13 @@ class Splitter:
         title = self._cut_title(document.title)
         if self._fits_whole(title, document.text):
             return [_passage(document, 0, title, (0, len(document.text)))]
-        if not document.doc_id.lower().endswith(MARKDOWN):
-            spans = self._spans(document.text, self._text)
+        if not document.doc_id.lower().endswith(STRUCTURED):
+            spans = self._text_spans(document.text)
             return [_passage(document, n, title, span) for n, span in enumerate(spans)]
         outline = Outline(document.text)
         return [
             _passage(document, n, self._section_title(title, outline.path_at(span[0])), span)
-            for n, span in enumerate(self._spans(document.text, self._markdown))
+            for n, span in enumerate(self._markdown_spans(document.text, outline))
         ]
 
     def _fits_whole(self, title: str, text: str) -> bool:
@@ -70,19 +70,29 @@ class Splitter:
             return False
         return len(self._tokenizer.encode(f"{title}\n{text}")) <= whole
 
-    def _spans(self, text: str, splitter: TextSplitter | MarkdownSplitter) -> list[tuple[int, int]]:
+    def _text_spans(self, text: str) -> Iterator[tuple[int, int]]:
+        for offset, block in _blocks(text):
+            for start, chunk in self._text.chunk_indices(block):
+                yield from self._short(offset + start, offset + start + len(chunk))
+
+    def _markdown_spans(self, text: str, outline: Outline) -> Iterator[tuple[int, int]]:
+        for offset, block in _blocks(text):
+            # Rows without their header would be a paragraph, cut anywhere.
+            table = outline.table_at(offset)
+            head = table.head if table else ""
+            for start, chunk in self._markdown.chunk_indices(head + block):
+                before = offset - len(head)
+                first, end = max(before + start, offset), before + start + len(chunk)
+                yield from self._short(first, end)
+
+    def _short(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         longest = self.max_tokens * CHARS_PER_TOKEN
-        return [
-            (start, min(start + longest, offset + len(chunk)))
-            for block_start, block in _blocks(text)
-            for chunk_start, chunk in splitter.chunk_indices(block)
-            for offset in [block_start + chunk_start]
-            for start in range(offset, offset + len(chunk), longest)
-        ]
+        for first in range(start, end, longest):
+            yield first, min(first + longest, end)
 
     def _section_title(self, title: str, path: Sequence[str]) -> str:
         """ "Document > Section > Subsection"; the document's own heading is not repeated."""
-        inner = path[1:] if path and path[0] == title else path
+        inner = path[1:] if path and title.startswith(path[0]) else path
         return self._cut_title(" > ".join([title, *inner] if title else inner))
 
     def _cut_title(self, title: str) -> str:

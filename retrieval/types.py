@@ -8,7 +8,9 @@ RetrievalError
 ├── NoDocuments        nothing readable among the paths to index
 ├── IndexUnwritable    disk full, no permission
 ├── ModelUnavailable   model not found, not safe to load, not the pinned one
-└── QueueFull          more queries wait for the model than it may owe
+├── DeviceUnavailable  no GPU, or no FAISS that can use it
+├── QueueFull          more queries wait for the model than it may owe
+└── NotReranked        no time for the reranker, or it failed; the order as found holds
 """
 
 from collections.abc import Callable, Sequence
@@ -41,6 +43,9 @@ class Passage(msgspec.Struct, frozen=True):
     start: int
     end: int
     metadata: dict[str, object] = {}
+    gap: str | None = None
+    """White space of the document between the passage before and this one; None when there is
+    more than that, or no such passage."""
 
     @property
     def indexed_text(self) -> str:
@@ -83,6 +88,14 @@ class TextEmbedder(Protocol):
     ) -> Float32Array: ...
 
 
+class TextReranker(Protocol):
+    """The part of a reranker that searching needs."""
+
+    async def scores(
+        self, query: str, texts: Sequence[str], *, time_left_s: float | None = None
+    ) -> Float32Array: ...
+
+
 class RetrievalError(Exception):
     """Base of all errors of this package; the message says what to do."""
 
@@ -115,5 +128,13 @@ class ModelUnavailable(RetrievalError):
     pass
 
 
+class DeviceUnavailable(RetrievalError):
+    pass
+
+
 class QueueFull(RetrievalError):
+    pass
+
+
+class NotReranked(RetrievalError):
     pass

@@ -45,7 +45,7 @@ class Residents:
         self._has_store = has_store
         self._residents: dict[str, Resident] = {}
         # Each resident is in one of these two, least recently used first: an order for all of
-        # them would cost another 50 bytes an entry. The bare ones are older than the others.
+        # them would cost another 45 bytes an entry. The bare ones are older than the others.
         self._payloads: OrderedDict[str, bytes] = OrderedDict()
         self._bare: OrderedDict[str, None] = OrderedDict()
         self._indexes: dict[str, SemanticIndex] = {}

@@ -1,33 +1,41 @@
-"""POST /query, /query/stream, /search: decode, call, return."""
+"""POST /query, /query/stream, /search: decode, call, return. GET takes a kept stream up again."""
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Annotated, Any
 
-from litestar import Router, post
+from litestar import Request, Response, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import JSONBody
+from litestar.params import FromPath, HeaderParameter, JSONBody
 from litestar.types import ASGIApp
 
 from api.admission.caller import ALL_SCOPES, Caller
+from api.admission.limits import LOOK
 from api.answer import answer, retrieve, scores_out
 from api.body import JSONRequest
+from api.condensing import condensed, is_follow_up
 from api.edge import headers_of, record_of
 from api.errors import ErrorBody, Forbidden
 from api.examples import ANSWER
 from api.question import Wish
 from api.reply import reply
+from api.resume import KeptStream, KeptStreams, Owner, event_number
 from api.routes.guard import admitted_of, admitting
+from api.routes.streamed import EVENT_STREAM, AnswerStream
 from api.schemas import (
     Event,
+    Inquiry,
     QueryRequest,
     QueryResponse,
     SearchHit,
     SearchRequest,
     SearchResponse,
+    StreamRequest,
 )
 from api.service import Service
 from api.stages import Ask
 from api.streaming import PlainAnswer, StreamedAnswer
+from api.wire import OwnWire
 from retrieval.types import Hit
 
 ERROR_RESPONSES = {
@@ -56,24 +64,39 @@ def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | N
     return service.engines[name].name
 
 
-def answered(request: JSONRequest, data: QueryRequest, service: Service) -> AsyncGenerator[Event]:
-    """Return the events that answer this request."""
+def asking(
+    request: Request[Any, Any, Any],
+    inquiry: Inquiry,
+    service: Service,
+    *,
+    pinned: str | None = None,
+) -> Ask:
+    """Return the question of a request, with all that its answer takes.
+
+    `pinned` is the engine that is to answer where X-Engine names none.
+    """
     scope = request.scope
-    headers, record, stages = headers_of(scope), record_of(scope), service.stages()
-    admitted = admitted_of(request)
+    record, stages, admitted = record_of(scope), service.stages(), admitted_of(request)
     left_s = stages.deadline_s - record.elapsed_ms() / 1000
-    ask = Ask(
-        request=data,
+    return Ask(
+        request=inquiry,
         record=record,
         stages=stages,
         admitted=admitted,
         deadline=asyncio.get_running_loop().time() + left_s,
-        pinned=pinned_engine(headers.get("x-engine"), admitted.caller, service),
+        pinned=pinned_engine(headers_of(scope).get("x-engine"), admitted.caller, service) or pinned,
     )
+
+
+def answered(request: Request[Any, Any, Any], ask: Ask, service: Service) -> AsyncGenerator[Event]:
+    """Return the events that answer a question as the request's headers wish."""
     caching = service.caching()
-    if caching is None:
-        return answer(ask)
-    return reply(ask, caching=caching, wish=Wish.of(headers.get("cache-control", "")))
+    wish = Wish.of(headers_of(request.scope).get("cache-control", ""))
+
+    def made(ask: Ask) -> AsyncGenerator[Event]:
+        return answer(ask) if caching is None else reply(ask, caching=caching, wish=wish)
+
+    return condensed(ask, made) if is_follow_up(ask.request) else made(ask)
 
 
 @post(
@@ -87,9 +110,21 @@ def answered(request: JSONRequest, data: QueryRequest, service: Service) -> Asyn
     },
 )
 async def post_query(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGIApp:
-    record = record_of(request.scope)
     service: Service = request.app.state.service
-    return PlainAnswer(answered(request, data, service), record, service.drain)  # type: ignore[return-value]
+    events = answered(request, asking(request, data, service), service)
+    return PlainAnswer(events, record_of(request.scope), service.drain)  # type: ignore[return-value]
+
+
+STREAM_RESPONSE = ResponseSpec(
+    Event | ErrorBody,  # type: ignore[arg-type]
+    generate_examples=False,
+    media_type=EVENT_STREAM,
+    description="The answer's events",
+)
+LastEventId = Annotated[
+    str | None,
+    HeaderParameter(name="Last-Event-ID", description="Of the last whole event that was received"),
+]
 
 
 @post(
@@ -97,21 +132,59 @@ async def post_query(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGI
     before_request=admitting("stream", "query"),
     status_code=200,
     summary="The same as server-sent events: sources, token, done or error",
-    responses={
-        200: ResponseSpec(
-            Event,  # type: ignore[arg-type]
-            generate_examples=False,
-            media_type="text/event-stream",
-        ),
-        **ERROR_RESPONSES,
-    },
+    responses={200: STREAM_RESPONSE, **ERROR_RESPONSES},
+    operation_class=AnswerStream,
 )
-async def post_query_stream(request: JSONRequest, data: JSONBody[QueryRequest]) -> ASGIApp:
+async def post_query_stream(request: JSONRequest, data: JSONBody[StreamRequest]) -> ASGIApp:
     service: Service = request.app.state.service
     record = record_of(request.scope)
     commit_s = service.settings.engine.commit_seconds
-    events = answered(request, data, service)
+    events = answered(request, asking(request, data, service), service)
+    if data.resume:
+        streams: KeptStreams = request.app.state.kept_streams
+        kept = streams.keep(events, _owner(request), record.request_id)
+        if kept is not None:
+            return _reading(request, kept, sent=0, commit_s=commit_s)
     return StreamedAnswer(events, record, service.drain, commit_s=commit_s)  # type: ignore[return-value]
+
+
+@get(
+    "/query/stream/{resume_id:str}",
+    before_request=admitting("stream", "query", LOOK),
+    summary="Go on reading a stream that was asked for with `resume`, after its Last-Event-ID",
+    responses={
+        200: STREAM_RESPONSE,
+        204: ResponseSpec(None, description="The stream has ended and was read to its end"),
+        404: ResponseSpec(ErrorBody, generate_examples=False, description="No such stream"),
+        **ERROR_RESPONSES,
+    },
+    operation_class=AnswerStream,
+)
+async def get_query_stream(
+    request: Request[Any, Any, Any], resume_id: FromPath[str], last_event_id: LastEventId = None
+) -> ASGIApp:
+    streams: KeptStreams = request.app.state.kept_streams
+    kept = streams.find(resume_id, _owner(request))
+    sent = event_number(last_event_id)
+    if not kept.has_after(sent):
+        return Response(None, status_code=204)  # type: ignore[return-value]
+    return _reading(request, kept, sent=sent, commit_s=0)
+
+
+def _owner(request: Request[Any, Any, Any]) -> Owner:
+    caller = admitted_of(request).caller
+    return caller.tenant, caller.key_id
+
+
+def _reading(
+    request: Request[Any, Any, Any], kept: KeptStream, *, sent: int, commit_s: float
+) -> ASGIApp:
+    service: Service = request.app.state.service
+    streams: KeptStreams = request.app.state.kept_streams
+    record = record_of(request.scope)
+    record.headers = [*record.headers, (b"x-resume-id", kept.id.encode())]
+    events, wire = streams.read(kept, sent), OwnWire(kept.request_id, sent=sent)
+    return StreamedAnswer(events, record, service.drain, wire, commit_s=commit_s)  # type: ignore[return-value]
 
 
 @post(
@@ -124,7 +197,7 @@ async def post_query_stream(request: JSONRequest, data: JSONBody[QueryRequest]) 
 async def post_search(request: JSONRequest, data: JSONBody[SearchRequest]) -> SearchResponse:
     record = record_of(request.scope)
     service: Service = request.app.state.service
-    retrieval = await retrieve(service.loader.retriever(), data.query, data.top_k, record)
+    retrieval = await retrieve(service.loader.retriever().retrieve(data.query, data.top_k), record)
     record.stages_ms["total"] = record.elapsed_ms()
     service.metrics.observe_stages(retrieval.latency_ms)
     return SearchResponse(
@@ -151,5 +224,7 @@ def _hit_out(hit: Hit) -> SearchHit:
 
 
 router = Router(
-    path="/", route_handlers=[post_query, post_query_stream, post_search], tags=["answers"]
+    path="/",
+    route_handlers=[post_query, post_query_stream, get_query_stream, post_search],
+    tags=["answers"],
 )

@@ -15,7 +15,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 def minilm() -> Iterator[Embedder]:
     if find_spec(MINILM_WHEEL) is None:
         pytest.skip(f"{MINILM_WHEEL} is not installed (extra: embedded)")
-    embedder = load_embedder(MINILM)
+    embedder = load_embedder(MINILM, backend="torch")
     yield embedder
     embedder.close()
 

@@ -84,6 +84,20 @@ def test_build_other_splitter_is_not_unchanged(index_dir, corpus, fake):
     assert not build_index(index_dir, [corpus], fake, splitter=splitter).unchanged
 
 
+def test_build_large_corpus_measures_its_own_recall(index_dir, tmp_path, fake, monkeypatch):
+    monkeypatch.setattr("retrieval.dense.FLAT_MOST", 400)
+    lines = [f'{{"id": "{n}", "text": "number {n} of many"}}' for n in range(500)]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    build_index(index_dir, [tmp_path / "c.jsonl"], fake)
+    index = open_index(index_dir)
+    assert (index.manifest.dense.kind, index.manifest.dense.sample) == ("ivf", 256)
+    assert index.manifest.dense.recall >= 0.98
+    (tmp_path / "c.jsonl").write_text("\n".join(lines[:450]))
+    assert build_index(index_dir, [tmp_path / "c.jsonl"], fake).reused_vectors == 450
+    expected = fake.encode_passages([open_index(index_dir).store[7].indexed_text])
+    np.testing.assert_array_equal(open_index(index_dir).dense.vectors(np.array([7])), expected)
+
+
 def test_build_damaged_generation_is_rebuilt_without_its_vectors(index_dir, corpus, fake):
     generation = build_index(index_dir, [corpus], fake).generation
     dense = index_dir / "generations" / generation / "dense.faiss"

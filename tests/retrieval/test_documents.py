@@ -7,7 +7,10 @@ import pytest
 
 from retrieval import reading
 from retrieval.documents import Skipped, read_documents
+from retrieval.parsing.wire import Limits
 from retrieval.types import Document
+from tests.retrieval.parsing import make
+from tests.retrieval.parsing.processes import children
 
 
 def read(*paths: Path) -> tuple[dict[str, Document], dict[str, str]]:
@@ -46,8 +49,51 @@ def test_read_single_file_is_named_by_its_name(tmp_path):
 
 
 def test_read_unknown_suffix_named_directly_is_listed(tmp_path):
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    assert "not one of" in read(tmp_path / "a.pdf")[1]["a.pdf"]
+    (tmp_path / "a.exe").write_bytes(b"MZ")
+    assert "not one of" in read(tmp_path / "a.exe")[1]["a.exe"]
+
+
+def test_read_formats_keep_their_order_and_take_title_heading_or_name(tmp_path):
+    (tmp_path / "a.html").write_text("<title>Page</title><h1>Heading</h1>text")
+    (tmp_path / "b.txt").write_text("# text")
+    (tmp_path / "c.html").write_text("<h2>Heading</h2>text")
+    (tmp_path / "d.csv").write_text("owl,size\nbarn,33\n")
+    (tmp_path / "e.rst").write_text("Owls\n====\n\ntext\n")
+    (tmp_path / "f.pdf").write_bytes(make.pdf([[(10, "text")]], title="Report"))
+    documents, reasons = read(tmp_path)
+    assert [(doc.doc_id, doc.title, doc.text) for doc in documents.values()] == [
+        ("a.html", "Page", "# Heading\n\ntext"),
+        ("b.txt", "b", "# text"),
+        ("c.html", "Heading", "## Heading\n\ntext"),
+        ("d.csv", "d", "- owl: barn; size: 33"),
+        ("e.rst", "Owls", "# Owls\n\ntext"),
+        ("f.pdf", "Report", "text"),
+    ]
+    assert reasons == {}
+
+
+def test_read_document_with_a_damaged_page_is_read_and_the_page_listed(tmp_path):
+    pages = [[(10, "one")], make.stream(b"x", "/Filter /NoSuchDecode")]
+    (tmp_path / "a.pdf").write_bytes(make.pdf(pages))
+    documents, reasons = read(tmp_path)
+    assert documents["a.pdf"].text == "one"
+    assert reasons["a.pdf"].startswith("page 2: ")
+
+
+def test_read_limits_reach_the_parsers(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(make.pdf([[(10, "text")]] * 3))
+    found = list(read_documents([tmp_path], limits=Limits(pages=2)))
+    assert [entry.reason for entry in found] == ["more than 2 pages"]
+
+
+def test_read_broken_off_leaves_no_process(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}.csv").write_text(f"n\nrow {number}\n")
+    documents = read_documents([tmp_path])
+    assert next(documents).text == "- n: row 0"
+    assert children()
+    documents.close()
+    assert children() == set()
 
 
 def test_read_missing_path_is_listed(tmp_path):
@@ -121,6 +167,8 @@ def test_read_squad_numbers_paragraphs_from_zero(tmp_path):
         ("a.txt", b"", "empty"),
         ("a.md", b" \n\t ", "empty"),
         ("a.txt", b"caf\xe9", "not UTF-8 at byte 3"),
+        ("a.txt", b"\xef\xbb\xbfa\0", "not text: byte 4 is zero"),
+        ("a.rst", b"\n", "empty"),
         ("a.jsonl", b"\n\n", "empty"),
         ("a.json", b"", "empty"),
         ("a.json", b"[]", "empty"),
@@ -147,10 +195,32 @@ def test_read_unreadable_file_is_listed(tmp_path):
     assert read(tmp_path)[1] == {"a.txt": "Permission denied", "b": "Permission denied"}
 
 
-def test_read_too_large_file_is_listed(tmp_path):
-    with (tmp_path / "a.txt").open("wb") as file:
-        file.truncate(reading.MAX_BYTES + 1)
-    assert read(tmp_path)[1] == {"a.txt": "larger than 64 MiB"}
+@pytest.mark.parametrize("name", ["a.txt", "a.pdf", "a.json.gz"])
+def test_read_too_large_file_is_listed_unread(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1024 * reading.MAX_BYTES)
+    assert read(tmp_path)[1] == {name: "larger than 64 MiB"}
+
+
+def test_read_gzip_that_unpacks_too_large_is_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_BYTES", 2000)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b" " * 2001))
+    assert read(tmp_path)[1] == {"a.json.gz": "larger than 64 MiB"}
+
+
+def test_read_bytes_of_what_became_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(reading.Unreadable, match="not a regular file"):
+        reading.read_bytes(tmp_path / "a.txt")
+
+
+def test_read_many_bad_lines_are_listed_up_to_a_hundred(tmp_path):
+    (tmp_path / "a.jsonl").write_text("x\n" * 1234 + '{"id": "a", "text": "one"}\n')
+    found = list(read_documents([tmp_path]))
+    reasons = [entry.reason for entry in found if isinstance(entry, Skipped)]
+    assert len(reasons) == 101
+    assert reasons[-1] == "and 1,134 more like these"
+    assert [entry.doc_id for entry in found if isinstance(entry, Document)] == ["a"]
 
 
 @pytest.mark.parametrize("name", ["bomb.json.gz", "bomb.jsonl.gz"])
@@ -181,6 +251,34 @@ def test_read_symbolic_links_are_followed_but_not_in_circles(tmp_path):
     assert set(reasons) == {"loop", "self.txt", "gone.txt"}
 
 
+def test_read_directory_is_walked_once_by_whatever_links_it_is_reached(tmp_path):
+    below = tmp_path / "z"
+    below.mkdir()
+    (below / "a.txt").write_text("text")
+    for level in range(30):  # 2**30 ways to the bottom
+        above = tmp_path / f"{level}"
+        above.mkdir()
+        (above / "left").symlink_to(below)
+        (above / "right").symlink_to(below)
+        below = above
+    found = list(read_documents([below]))
+    assert [entry.doc_id for entry in found if isinstance(entry, Document)] == [
+        "left/" * 30 + "a.txt"
+    ]
+    assert [entry.reason for entry in found if isinstance(entry, Skipped)] == ["read before"] * 30
+
+
+def test_read_directories_deeper_than_a_hundred_are_listed(tmp_path):
+    directory = tmp_path
+    for _ in range(1_500):
+        directory = directory / "d"
+        directory.mkdir()
+    (tmp_path / "a.txt").write_text("text")
+    documents, reasons = read(tmp_path)
+    assert list(documents) == ["a.txt"]
+    assert reasons == {"d": "more than 100 directories deep"}
+
+
 def test_read_same_file_twice_is_listed_as_read_before(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     documents, reasons = read(tmp_path, tmp_path)
@@ -191,9 +289,13 @@ def test_read_same_file_twice_is_listed_as_read_before(tmp_path):
 def test_read_names_with_newline_and_without_utf8(tmp_path):
     (tmp_path / "a\nb.txt").write_text("text")
     (tmp_path / os.fsdecode(b"bad\xff.txt")).write_text("text")
+    (tmp_path / "empty\n\x1b[31m.txt").write_text("")
     documents, reasons = read(tmp_path)
     assert list(documents) == ["a\nb.txt"]
-    assert reasons == {"bad\\xff.txt": "its name is not valid UTF-8"}
+    assert reasons == {
+        "bad\\xff.txt": "its name is not valid UTF-8",
+        "empty\\n\\x1b[31m.txt": "empty",
+    }
 
 
 def test_read_lines_across_blocks_keeps_numbers(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.embedding import load_embedder
+from retrieval.embedding import Embedder, load_embedder, prompts_of
 from retrieval.models import MINILM, MINILM_SHA256, resolve_model, weights_fingerprint, wheel_model
 from retrieval.types import ModelUnavailable
 
@@ -39,7 +39,9 @@ def test_encode_passages_keeps_the_order_and_reports_progress(minilm):
 
 
 def test_embed_equals_sentence_transformers_encode(minilm):
-    expected = minilm._model.encode(QUERIES, normalize_embeddings=True, show_progress_bar=False)
+    expected = minilm._encoder._model.encode(
+        QUERIES, normalize_embeddings=True, show_progress_bar=False
+    )
     np.testing.assert_allclose(minilm.encode_queries(QUERIES), expected, atol=1e-5)
 
 
@@ -73,6 +75,35 @@ def test_load_directory_takes_prompt_and_fingerprint(minilm, local_copy):
         )
     finally:
         embedder.close()
+
+
+@pytest.mark.parametrize(
+    ("model_id", "configured", "query", "passage"),
+    [
+        (MINILM, {"query": "", "document": ""}, "", ""),
+        ("BAAI/bge-large-en-v1.5", {}, "Represent this sentence for searching", ""),
+        ("/models/multilingual-e5-base", {}, "query: ", "passage: "),
+        ("intfloat/e5-small-v2", {"query": "q ", "passage": "p "}, "q ", "p "),
+        ("other/model", {"query": "q ", "document": "d ", "passage": "p "}, "q ", "d "),
+    ],
+)
+def test_prompts_come_from_the_config_else_from_the_card(model_id, configured, query, passage):
+    found = prompts_of(model_id, configured)
+    assert found[0].startswith(query) and bool(found[0]) == bool(query)
+    assert found[1] == passage
+
+
+def test_revision_names_the_passage_prompt_too(minilm):
+    prompted = Embedder("x/e5-small-v2", minilm._encoder, revision="abc")
+    plain = Embedder("x/plain", minilm._encoder, revision="abc")
+    try:
+        assert plain.revision == "abc"
+        assert prompted.revision.startswith("abc+") and len(prompted.revision) == 12
+        direct = minilm.encode_passages(["passage: owls"])
+        np.testing.assert_allclose(prompted.encode_passages(["owls"]), direct, atol=1e-5)
+    finally:
+        prompted.close()
+        plain.close()
 
 
 def test_load_directory_without_safetensors_is_refused(local_copy):

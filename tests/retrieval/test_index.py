@@ -83,9 +83,18 @@ def test_open_other_model_raises_index_mismatch_with_the_command(index_dir):
 
 def test_open_other_format_version_raises_index_mismatch(index_dir):
     path = generation_dir(index_dir) / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"format_version": 1', b'"format_version": 2'))
-    with pytest.raises(IndexMismatch, match="index format 2"):
+    path.write_bytes(path.read_bytes().replace(b'"format_version": 2', b'"format_version": 3'))
+    with pytest.raises(IndexMismatch, match="index format 3"):
         open_index(index_dir)
+
+
+def test_open_index_of_a_language_asks_in_it(tmp_path, corpus, fake):
+    (corpus / "haus.txt").write_text("Die Häuser wurden verkauft.")
+    build_index(tmp_path / "index", [corpus], fake, language="german")
+    index = open_index(tmp_path / "index")
+    assert index.manifest.sparse.language == "german"
+    assert len(index.sparse.search("Haus", 9)[1]) == 1
+    assert not build_index(tmp_path / "index", [corpus], fake, language="none").unchanged
 
 
 @pytest.mark.parametrize("pointer", ["", "../../etc", ".building-x", "a b", "\xff"])
@@ -115,7 +124,8 @@ def test_opened_index_serves_on_after_its_files_are_pruned(index_dir, corpus, fa
 def test_manifest_holds_what_the_readme_promises(index_dir, fake):
     raw = msgspec.json.decode((generation_dir(index_dir) / MANIFEST).read_bytes())
     assert raw["embedding"] == {"model_id": fake.model_id, "revision": fake.revision, "dim": 8}
-    assert raw["format_version"] == 1
+    assert raw["format_version"] == 2
     assert raw["splitter"] == {"max_tokens": 200, "overlap": 32, "limit": 256}
-    assert raw["sparse"]["k1"] == 1.5
+    assert raw["dense"] == {"kind": "flat", "nlist": 0, "nprobe": 0, "recall": 1.0, "sample": 0}
+    assert raw["sparse"] == {"language": "english", "method": "lucene", "k1": 1.5, "b": 0.75}
     assert set(raw["files"]) >= {"dense.faiss", "passages.msgpack", "sparse/vocab.index.json"}

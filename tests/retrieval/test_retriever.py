@@ -1,4 +1,5 @@
 import asyncio
+import json
 import time
 
 import numpy as np
@@ -6,10 +7,13 @@ import pytest
 
 from retrieval import retriever as retriever_module
 from retrieval.build import build_index
-from retrieval.fusion import convex
 from retrieval.index import Index, open_index
-from retrieval.retriever import Retriever
-from tests.retrieval.fakes import FakeEmbedder
+from retrieval.rerank import load_reranker
+from retrieval.retriever import NO_RERANK, Retriever
+from retrieval.splitting import Splitter
+from retrieval.types import Float32Array, NotReranked
+from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
+from tests.retrieval.tiny_models import save_cross_encoder
 
 CATS, DOGS, OWLS = (
     "Cats\n# Cats\n\nCats sleep sixteen hours a day.\n",
@@ -96,21 +100,6 @@ def test_retrieve_each_fusion_orders_by_its_own_score(embedder, index):
     }
 
 
-def test_retriever_unknown_fusion_is_refused(embedder, index):
-    with pytest.raises(ValueError, match="not one of convex, rrf, dense, sparse"):
-        Retriever(embedder, index, fusion="magic")
-
-
-def test_rank_equals_fusing_every_passage_of_a_small_index(embedder, index):
-    """With as many candidates as passages nothing is cut, so brute force must agree."""
-    query_embedding = embedder.encode_queries(["sleeping cats"])[0]
-    sparse = index.sparse.scores("sleeping cats")
-    fused = convex(index.dense.vectors(np.arange(3)) @ query_embedding, sparse)
-    ranking = Retriever(embedder, index).rank(index, query_embedding, sparse)
-    assert ranking.rows.tolist() == np.argsort(-fused).tolist()
-    np.testing.assert_allclose(ranking.fused, np.sort(fused)[::-1], atol=1e-6)
-
-
 def test_retrieve_large_index_off_the_loop_gives_the_same(embedder, index, monkeypatch):
     retriever = Retriever(embedder, index)
     inline = retrieve(retriever, "sleeping cats").hits
@@ -171,3 +160,118 @@ class Broken(FakeEmbedder):
 def test_retrieve_embedding_fails_raises_its_error(index):
     with pytest.raises(RuntimeError, match="model broke"):
         retrieve(Retriever(Broken(VECTORS, dim=3), index), "kittens")
+
+
+class ByLength:
+    """Prefers the longest text; keeps what it was given."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.read: list[list[str]] = []
+        self.times_left: list[float | None] = []
+        self.fails = fails
+
+    async def scores(self, query, texts, *, time_left_s=None) -> Float32Array:
+        self.read.append(list(texts))
+        self.times_left.append(time_left_s)
+        if self.fails:
+            raise NotReranked("no time")
+        return np.array([len(text) for text in texts], dtype=np.float32)
+
+
+def test_retrieve_reranks_before_it_cuts(embedder, index):
+    reranker = ByLength()
+    retriever = Retriever(embedder, index, reranker=reranker)
+    retrieval = retrieve(retriever, "sleeping cats", 2)
+    assert [hit.passage.doc_id for hit in retrieval.hits] == ["cats.md", "dogs.txt"]
+    assert [hit.rank for hit in retrieval.hits] == [1, 2]
+    assert [hit.scores.rerank for hit in retrieval.hits] == [len(CATS), len(DOGS)]
+    assert sorted(reranker.read[0]) == sorted([CATS, DOGS, OWLS])
+    assert retrieval.degraded == ()
+    assert set(retrieval.latency_ms) == {"embed", "dense", "sparse", "fuse", "rerank"}
+
+
+def test_retrieve_reranker_gives_up_keeps_the_order_and_says_so(embedder, index):
+    plain = retrieve(Retriever(embedder, index), "sleeping cats")
+    retriever = Retriever(embedder, index, reranker=ByLength(fails=True))
+    retrieval = retrieve(retriever, "sleeping cats")
+    assert retrieval.hits == plain.hits
+    assert (retrieval.degraded, plain.degraded) == ((NO_RERANK,), ())
+
+
+def test_retrieve_time_left_reaches_the_reranker_less_what_is_spent(embedder, index):
+    reranker = ByLength()
+    retriever = Retriever(embedder, index, reranker=reranker)
+    asyncio.run(retriever.retrieve("sleeping cats", 2, time_left_s=60))
+    asyncio.run(retriever.retrieve("sleeping cats", 2))
+    given, none = reranker.times_left
+    assert 0 < given < 60
+    assert none is None
+
+
+def test_retrieve_nothing_found_asks_no_reranker(embedder, index):
+    reranker = ByLength()
+    retrieval = retrieve(Retriever(embedder, index, reranker=reranker), "qqq")
+    assert (retrieval.hits, retrieval.degraded, reranker.read) == ([], (), [])
+
+
+@pytest.fixture
+def many(tmp_path) -> Index:
+    """100 one-sentence documents, all with the word of the query."""
+    lines = [f'{{"id": "{n}", "text": "cats {"very " * n}much number{n}"}}' for n in range(100)]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    build_index(tmp_path / "many", [tmp_path / "c.jsonl"], FakeEmbedder())
+    return open_index(tmp_path / "many")
+
+
+@pytest.mark.parametrize(("k", "n_read"), [(1, 4), (10, 40), (50, 64)])
+def test_retrieve_over_retrieves_within_bounds(many, k, n_read):
+    reranker = ByLength()
+    plain = retrieve(Retriever(FakeEmbedder(), many), "cats", 100).hits
+    hits = retrieve(Retriever(FakeEmbedder(), many, reranker=reranker), "cats", 100).hits
+    assert len(reranker.read[0]) == 64
+    assert hits[64:] == plain[64:]
+    assert retrieve(Retriever(FakeEmbedder(), many, reranker=reranker), "cats", k).hits
+    assert len(reranker.read[1]) == n_read
+
+
+def test_sources_merge_neighbours_drop_repeats_and_still_give_k(tmp_path):
+    """One document of two touching passages, another twice, and a third."""
+    sentence = "Cats and cats sleep on the warm stones of the old harbour wall all day long."
+    records = [
+        {"id": "long", "text": f"{sentence} So do dogs.\n\nCats also hunt mice in the granary."},
+        {"id": "copy1", "text": "Cats drink milk and water from the blue bowl in the kitchen."},
+        {"id": "copy2", "text": "cats drink milk and water from the blue bowl in the kitchen"},
+        {
+            "id": "other",
+            "text": "As for rain, it is no secret that most of them, cats, dislike it.",
+        },
+    ]
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    embedder = FakeEmbedder()
+    splitter = Splitter(word_tokenizer(), 18, 0)
+    build_index(tmp_path / "index", [tmp_path / "c.jsonl"], embedder, splitter=splitter)
+    retriever = Retriever(embedder, open_index(tmp_path / "index"), fusion="sparse")
+    assert len(retrieve(retriever, "cats", 9).hits) == 5
+    sources = asyncio.run(retriever.sources("cats", 3)).hits
+    assert [hit.rank for hit in sources] == [1, 2, 3]
+    by_doc = {hit.passage.doc_id: hit.passage.text for hit in sources}
+    assert by_doc["long"] == records[0]["text"]
+    assert set(by_doc) in ({"long", "copy1", "other"}, {"long", "copy2", "other"})
+
+
+def test_retrieve_real_cross_encoder_moves_what_it_likes_up(embedder, tmp_path):
+    save_cross_encoder(tmp_path / "likes-good")
+    records = [f'{{"id": "{n}", "text": "cats {text}"}}' for n, text in enumerate(["bad", "good"])]
+    (tmp_path / "c.jsonl").write_text("\n".join(records))
+    build_index(tmp_path / "index", [tmp_path / "c.jsonl"], embedder)
+    index = open_index(tmp_path / "index")
+    reranker = load_reranker(str(tmp_path / "likes-good"), threads=1)
+    try:
+        plain = retrieve(Retriever(embedder, index, fusion="sparse"), "cats bad").hits
+        retriever = Retriever(embedder, index, fusion="sparse", reranker=reranker)
+        hits = retrieve(retriever, "cats bad").hits
+    finally:
+        reranker.close()
+    assert [hit.passage.doc_id for hit in plain] == ["0", "1"]
+    assert [hit.passage.doc_id for hit in hits] == ["1", "0"]
+    assert 0 < hits[1].scores.rerank < hits[0].scores.rerank < 1

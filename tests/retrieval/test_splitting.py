@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrieval.parsing.tables import record
 from retrieval.splitting import Splitter
 from retrieval.types import Document
 from tests.retrieval.fakes import word_tokenizer
@@ -59,6 +60,51 @@ def test_split_long_title_is_cut_not_the_passage():
 def test_splitter_model_too_small_is_refused():
     with pytest.raises(ValueError, match="no room"):
         Splitter(word_tokenizer(), limit=40)
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a.DOCX", "a.html", "a.rst", "a.ipynb", "a.csv"])
+def test_split_formats_are_cut_at_headings_like_markdown(name):
+    text = "# Guide\n\n" + SENTENCE * 3 + "\n\n## Install\n\n" + SENTENCE * 3
+    passages = split(text, name=name, title="Guide to all", max_tokens=50, overlap=0)
+    assert [passage.title for passage in passages] == ["Guide to all", "Guide to all > Install"]
+
+
+@pytest.mark.parametrize("rows", [40, 4_000])
+def test_split_table_keeps_rows_whole_and_names_its_header(rows):
+    head = "| Name | Meaning |\n|---|---|\n"
+    body = [f"| `name_{n}` | What *it* means. {'And so on. ' * (n % 4)}|" for n in range(rows)]
+    text = f"# Settings\n\n{SENTENCE}\n\n{head}" + "\n".join(body) + f"\n\n{SENTENCE}"
+    passages = split(text, name="a.md", title="Settings", max_tokens=50, overlap=10)
+    assert all(any(row in passage.text for passage in passages) for row in body)
+    cut = [p for p in passages if p.text.startswith("| `name") or p.text.startswith("`name")]
+    assert len(cut) > rows // 10
+    assert {passage.title for passage in cut} == {"Settings > Name | Meaning"}
+    assert all(text[p.start : p.end] == p.text for p in passages)
+
+
+rows = st.lists(
+    st.lists(
+        st.sampled_from(
+            ["a: alpha", "b: `x` *y*. Z", "c: 1; 2.", "[d](e): |", "# f", "- g", "1. h", "> i"]
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.integers(80, 120), st.integers(0, 30))
+def test_split_records_are_never_cut(table, max_tokens, overlap):
+    lines = [record([], cells) for cells in table]
+    text = f"# Head\n\n{SENTENCE * 4}\n\n" + "\n".join(lines)
+    passages = split(text, name="a.csv", max_tokens=max_tokens, overlap=overlap)
+    at = text.index("\n\n- ") + 2
+    for line in lines:
+        assert any(p.start <= at and at + len(line.rstrip()) <= p.end for p in passages)
+        at += len(line) + 1
 
 
 words = st.lists(

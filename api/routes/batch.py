@@ -1,0 +1,107 @@
+"""POST /batch: many questions in one request."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import msgspec
+from litestar import Router, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import HeaderParameter, JSONBody
+from litestar.types import ASGIApp
+
+from api.admission.limits import LOOK, Cost
+from api.admission.refusals import RateLimited
+from api.batch import Answering, Batch, BatchAnswer, BatchRequest, BatchResponse, judge
+from api.body import JSONRequest
+from api.edge import record_of
+from api.errors import ErrorBody
+from api.idempotency import Once
+from api.routes.guard import admitted_of, admitting
+from api.routes.query import ERROR_RESPONSES, answered, asking
+from api.schemas import Event, Inquiry
+from api.service import Service
+from api.telemetry import Record
+
+PARALLELISM = 4
+"""On engines that batch; the embedded one answers no faster for it."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="At most 255 characters: the same batch again gets the same answer for an hour",
+    ),
+]
+
+
+@post(
+    "/batch",
+    before_request=admitting("batch", "query", LOOK),
+    status_code=200,
+    summary="Answer many questions; one result each, in their order",
+    responses={
+        200: ResponseSpec(BatchResponse, generate_examples=False),
+        409: ResponseSpec(
+            ErrorBody, generate_examples=False, description="The Idempotency-Key is taken"
+        ),
+        **ERROR_RESPONSES,
+    },
+)
+async def post_batch(
+    request: JSONRequest, data: JSONBody[BatchRequest], idempotency_key: IdempotencyKey = None
+) -> ASGIApp:
+    service: Service = request.app.state.service
+    record = record_of(request.scope)
+    service.stages()  # a replica that cannot answer says so for all of them at once
+    caller = admitted_of(request).caller
+    owner = (caller.tenant, caller.key_id)
+    batch = Batch(judge(data.queries), record, service.metrics)
+    return BatchAnswer(  # type: ignore[return-value]
+        batch,
+        Once(request.app.state.idempotency, owner, idempotency_key, data.queries),
+        record,
+        service.drain,
+        admit=lambda: _admit(request, batch, len(data.queries)),
+        parallelism=service.settings.api.batch_parallelism or _parallelism(service),
+    )
+
+
+def _parallelism(service: Service) -> int:
+    return PARALLELISM if service.settings.engine_addresses() else 1
+
+
+async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answering:
+    """Count the questions, and return how one is answered. Raises RateLimited, LimitsDown."""
+    service: Service = request.app.state.service
+    record = record_of(request.scope)
+    tokens = service.settings.pipeline.max_new_tokens
+    cost = Cost(requests=n_questions, tokens=tokens * batch.n_distinct)
+    try:
+        charged = await service.door.charge(admitted_of(request), cost)
+    except RateLimited as refused:
+        service.metrics.rate_limited.labels("batch").inc()
+        record.headers = _headers(refused.allowance.headers())
+        raise
+    record.headers = _headers(charged.headers())
+    each = msgspec.structs.replace(charged, cost=Cost(tokens=tokens))
+
+    def answering(inquiry: Inquiry, record: Record) -> AsyncGenerator[Event]:
+        ask = asking(request, inquiry, service)
+        own = msgspec.structs.replace(
+            ask,
+            record=record,
+            admitted=each,
+            lane="batch",
+            deadline=asyncio.get_running_loop().time() + ask.stages.deadline_s,
+        )
+        return answered(request, own, service)
+
+    return answering
+
+
+def _headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+router = Router(path="/", route_handlers=[post_batch], tags=["answers"])

@@ -1,0 +1,62 @@
+"""Other projects' parts beside ours, in one run on the same data: tables in markdown.
+
+python -m bench.peers [NAME | NAME=DATA]…      all of PEERS where none is named
+
+Each peer is installed into a throw-away environment under .venv/peers/ and runs in a process of
+its own there: ours stays as it is. `make clean` removes them.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench import peers_cache
+
+HOME = Path(sys.prefix) / "peers"
+INSTALL_S = 600.0
+
+Install = Callable[[str, Sequence[str]], Path]
+Tables = Callable[[Install, Path | None], Iterator[str]]
+
+PEERS: dict[str, Tables] = {
+    "cache": peers_cache.tables,
+}
+"""By name: yields its tables; gets `install` and what was named behind the "=", if anything."""
+
+
+def install(name: str, requirements: Sequence[str]) -> Path:
+    """Return the python of the environment `name` with exactly these packages.
+
+    An environment is made once for a list of requirements. Raises RuntimeError with the last
+    line of what pip said.
+    """
+    home, wanted = HOME / name, "\n".join(requirements)
+    python, stamp = home / "bin" / "python", home / "requirements.txt"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    for command in (
+        [sys.executable, "-m", "venv", "--clear", str(home)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         "--no-deps", *requirements],
+        [str(python), "-m", "pip", "--disable-pip-version-check", "check"],
+    ):  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S)
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
+            raise RuntimeError(f"cannot be installed: {said[-1]}")
+    stamp.write_text(wanted)
+    return python
+
+
+def main(arguments: Sequence[str]) -> None:
+    for argument in arguments or list(PEERS):
+        name, _, data = argument.partition("=")
+        if name not in PEERS:
+            sys.exit(f"no peers {name!r}; there are: {', '.join(PEERS)}")
+        for table in PEERS[name](install, Path(data) if data else None):
+            print(table, end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
