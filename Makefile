@@ -7,13 +7,18 @@ PIP_ARGS ?=
 BIN := .venv/bin
 DOCS ?=
 
-.PHONY: run test lint bench soak test-engine clean install
+.PHONY: run test test-infra lint bench bench-peers soak test-engine clean install
 
 run: .venv/run.stamp
 	@exec $(BIN)/ragrelay up $(DOCS)
 
 test: .venv/test.stamp
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --ignore=tests/infra $(ARGS)
+
+# Compose, Dockerfile, dashboards, alerts and proxy, by tools that it fetches without root.
+test-infra: .venv/test.stamp
+	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" sh infra/tools.sh .venv/infra
+	$(BIN)/pytest tests/infra $(ARGS)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check
@@ -34,6 +39,10 @@ bench: .venv/test.stamp
 	$(BIN)/python -m bench.hits
 	$(BIN)/python -m bench.door
 	$(BIN)/python -m bench.door
+
+# Other projects' parts beside ours, each in an environment of its own.
+bench-peers: .venv/test.stamp
+	$(BIN)/python -m bench.peers $(ARGS)
 
 # Longer than a test may take: 10,000 streams, half of them cut.
 soak: .venv/test.stamp
