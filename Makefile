@@ -38,7 +38,6 @@ bench: .venv/test.stamp
 	$(BIN)/python -m bench.caching
 	$(BIN)/python -m bench.hits
 	$(BIN)/python -m bench.door
-	$(BIN)/python -m bench.door
 
 # Other projects' parts beside ours, each in an environment of its own.
 bench-peers: .venv/test.stamp

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench import peers_cache
+from bench import peers_cache, peers_retrieval
 
 HOME = Path(sys.prefix) / "peers"
 INSTALL_S = 600.0
@@ -19,8 +19,19 @@ INSTALL_S = 600.0
 Install = Callable[[str, Sequence[str]], Path]
 Tables = Callable[[Install, Path | None], Iterator[str]]
 
+
+def retrieval(_: Install, squad: Path | None) -> Iterator[str]:
+    """Haystack; it brings an environment of its own."""
+    data = squad or peers_retrieval.DATA
+    try:
+        yield peers_retrieval.bench(data) if data.exists() else f"no SQuAD file at {data}"
+    except subprocess.CalledProcessError as exc:
+        yield f"{peers_retrieval.HAYSTACK} left out: {exc}"
+
+
 PEERS: dict[str, Tables] = {
     "cache": peers_cache.tables,
+    "retrieval": retrieval,
 }
 """By name: yields its tables; gets `install` and what was named behind the "=", if anything."""
 

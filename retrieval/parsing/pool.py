@@ -4,6 +4,7 @@ The kernel and the parser itself hold to the limits (`sandbox`); the pool adds t
 a process's end into words. A process inherits no environment, so none of the parent's secrets.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,15 +25,17 @@ PROCESSES = 2
 """Each may take the whole memory limit."""
 
 _ROOT = Path(retrieval.__file__).parents[1]
-# This very code, wherever it lies, and no other module from there: in front of the standard library
-# it might shadow it. -P keeps the working directory out, which may be a stranger's.
+# This very code, wherever it lies, and whatever else we can import, behind what Python finds alone.
+# -P keeps the working directory, which may be a stranger's, out of the front.
 _START = """\
 import sys
-sys.path.insert(0, sys.argv[1])
+_, root, limits, *paths = sys.argv
+sys.path.insert(0, root)
 import retrieval
-sys.path.append(sys.path.pop(0))
+del sys.path[0]
+sys.path += [path for path in (root, *paths) if path not in sys.path]
 from retrieval.parsing.worker import main
-main()
+main(limits)
 """
 
 
@@ -104,9 +107,10 @@ class _Parser:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._is_leaving = False
+        start = (sys.executable, "-P", "-c", _START)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, str(_ROOT), msgspec.json.encode(limits)],
+                [*start, str(_ROOT), msgspec.json.encode(limits), *filter(os.path.isabs, sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

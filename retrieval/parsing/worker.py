@@ -1,7 +1,7 @@
 """A parser process: reads files from its input, answers with their text, may do nothing else.
 
-The pool starts it with the code's root and the limits as arguments. Whatever goes wrong with one
-file is that file's reason; what the libraries print goes nowhere.
+The pool starts it. Whatever goes wrong with one file is that file's reason; what the libraries
+print goes nowhere.
 """
 
 import importlib
@@ -30,8 +30,8 @@ PARSERS = {
 """Modules of this package with `parse(content, limits)`, imported when they are first needed."""
 
 
-def main() -> None:
-    limits = msgspec.json.decode(sys.argv[2], type=Limits)
+def main(limits_json: str) -> None:
+    limits = msgspec.json.decode(limits_json, type=Limits)
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
