@@ -59,13 +59,24 @@ install: .venv/run.stamp
 
 .venv/test.stamp: .venv/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[cpu,embedded,test]'
-	-$(MAKE) --no-print-directory .venv/text-generation
+	-$(MAKE) --no-print-directory .venv/text-generation .venv/schemathesis .venv/openai-npm
 	@touch $@
 
 # TGI's last own client cannot live beside huggingface-hub 1: it gets an environment of its own.
 .venv/text-generation:
 	$(PYTHON) -m venv $@.new
 	$@.new/bin/pip install --quiet --disable-pip-version-check text-generation==0.7.0 requests
+	mv $@.new $@
+
+# What pins other versions of our own dependencies; its test skips where this cannot be had.
+.venv/schemathesis:
+	$(PYTHON) -m venv $@.new
+	$@.new/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	mv $@.new $@
+
+# OpenAI's SDK for JavaScript; its tests skip without node.
+.venv/openai-npm:
+	npm install --silent --no-audit --no-fund --no-save --prefix $@.new openai@7.57.0
 	mv $@.new $@
 
 clean:

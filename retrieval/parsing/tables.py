@@ -31,7 +31,7 @@ def record(labels: Sequence[str], values: Sequence[str]) -> str:
 
 def table_records(rows: Sequence[Sequence[Cell]]) -> list[str]:
     """Headers in the first rows label the others; without them, a row may begin with its label."""
-    grid = [row for row in _grid(rows) if any(cell.text for cell in row)]
+    grid = [row for row in laid_out(rows) if any(cell.text for cell in row)]
     heads = list(takewhile(_is_header, grid))
     if len(heads) == len(grid):
         heads = []
@@ -64,7 +64,7 @@ def _unique(cells: Sequence[Cell]) -> Iterator[str]:
     return iter(dict.fromkeys(cell.text for cell in cells if cell.text))
 
 
-def _grid(rows: Sequence[Sequence[Cell]]) -> Iterator[list[Cell]]:
+def laid_out(rows: Sequence[Sequence[Cell]]) -> Iterator[list[Cell]]:
     """Spans laid out: a header heads each column it spans, a cell stands in each row it spans."""
     below: dict[int, Cell] = {}
     for cells in rows:

@@ -452,6 +452,18 @@ def test_stream_nobody_ever_reads_is_forgotten() -> None:
     run(scenario)
 
 
+def test_stream_that_is_read_outlives_its_time() -> None:
+    async def scenario() -> None:
+        streams = KeptStreams(Drain(), keep_s=0.05)
+        kept = streams.keep(tokens("a", "b", "c", every=0.1), OWNER, "r")
+        assert kept is not None
+        assert len(await read_all(streams, kept)) == 4
+        assert streams.find(kept.id, OWNER) is kept
+        await streams.close()
+
+    run(scenario)
+
+
 def test_reader_of_a_stopped_stream_is_told() -> None:
     async def scenario() -> None:
         streams = KeptStreams(Drain(), keep_s=60)
