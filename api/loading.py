@@ -13,8 +13,8 @@ from pathlib import Path
 from api.errors import Loading, NoIndex
 from api.logs import logger
 from api.machine import available_cores, model_threads
+from api.retrieval_settings import RetrievalSettings
 from api.schemas import Check
-from api.setting_groups import RetrievalSettings
 from api.telemetry import Metrics
 from retrieval.embedding import Embedder, load_embedder
 from retrieval.index import Index, current_generation, open_index

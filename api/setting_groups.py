@@ -8,10 +8,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-Language = Literal[
-    "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese",
-    "russian", "spanish", "swedish", "turkish", "none",
-]  # fmt: skip
 EngineKind = Literal["embedded", "tgi", "vllm", "sglang", "llamacpp", "openai"]
 
 
@@ -243,56 +239,6 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     body_limit: Annotated[
         int, Meta(ge=1024, le=100_000_000, description="Bytes; a larger body is refused with 413")
     ] = 65536
-
-
-class RetrievalSettings(Group, frozen=True, kw_only=True):
-    index_dir: Annotated[
-        str, Meta(min_length=1, description="Where generations of the index lie")
-    ] = "index"
-    embedding_model: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            description="Hub id or folder; changing it needs `ragrelay index` once more",
-        ),
-    ] = "sentence-transformers/all-MiniLM-L6-v2"
-    embedding_revision: Annotated[
-        str, Meta(description="Commit of the model on the hub; empty takes the newest")
-    ] = ""
-    backend: Annotated[
-        Literal["auto", "torch", "onnx"],
-        Meta(
-            description="What computes embeddings: onnx exports the model once (extra onnx); "
-            "auto takes an export that is there"
-        ),
-    ] = "auto"
-    device: Annotated[
-        Literal["cpu", "cuda", "mps"], Meta(description="Where embedding and reranking run")
-    ] = "cpu"
-    rerank_model: Annotated[
-        str, Meta(description="CrossEncoder that orders the best passages anew; empty: none")
-    ] = ""
-    rerank_revision: Annotated[
-        str, Meta(description="Commit of that model on the hub; empty takes the newest")
-    ] = ""
-    language: Annotated[
-        Language, Meta(description="Stemming and stop words of BM25; `ragrelay index` applies it")
-    ] = "english"
-    fusion: Annotated[
-        Literal["convex", "rrf"],
-        Meta(description="How the BM25 and the dense ranking become one"),
-    ] = "convex"
-    sparse_weight: Annotated[
-        float, Meta(ge=0, le=1, description="Share of BM25 in convex fusion; 0 is dense alone")
-    ] = 0.5
-    min_similarity: Annotated[
-        float,
-        Meta(
-            ge=-1,
-            le=1,
-            description="Cosine below which a passage without a matching word is no hit",
-        ),
-    ] = 0.3
 
 
 class TelemetrySettings(Group, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
+from api.retrieval_settings import RetrievalSettings
 from api.setting_groups import (
     ApiSettings,
     AuthSettings,
@@ -22,7 +23,6 @@ from api.setting_groups import (
     LedgerSettings,
     LimitSettings,
     Pipeline,
-    RetrievalSettings,
     Secret,
     TelemetrySettings,
 )
