@@ -39,7 +39,8 @@ def test_readme_settings_table_is_the_structs() -> None:
 
 
 def test_env_example_is_the_structs() -> None:
-    assert (ROOT / ".env.example").read_text() == env_example()
+    example = (ROOT / ".env.example").read_text()
+    assert example.startswith(env_example())  # what follows is compose.yaml's alone
 
 
 def test_docs_error_table_is_the_code() -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from redis import AuthenticationError, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.harness import Client, eventually, frames, text_of
 from tests.infra.servers import Prometheus, nginx, process, prometheus, until_answering
@@ -171,13 +174,12 @@ def test_stack_asks_for_the_key_that_init_made(stack: Stack) -> None:
 
 
 def test_stack_redis_wants_its_password_and_has_it_from_the_secrets(stack: Stack) -> None:
-    import redis
-
     for role, port in stack.ports.items():
-        with redis.Redis(port=port) as unknown, pytest.raises(redis.AuthenticationError):
+        once = Retry(NoBackoff(), 0)
+        with Redis(port=port, retry=once) as unknown, pytest.raises(AuthenticationError):
             unknown.ping()
         password = (stack.secrets / f"{role}-password").read_text().strip()
-        with redis.Redis(port=port, password=password) as known:
+        with Redis(port=port, password=password) as known:
             policy = known.config_get("maxmemory-policy")["maxmemory-policy"]
             assert policy == {"cache": "allkeys-lru", "ledger": "noeviction"}[role]
 
