@@ -104,6 +104,8 @@ def rows() -> list[Row]:
             "ENGINE_URL": engine.url,
             "RETRIEVAL_INDEX_DIR": f"{folder}/index",
             "CACHE_REDIS_URL": f"redis://127.0.0.1:{ports['valkey']}/0",
+            "CB_REDIS_URL": f"redis://127.0.0.1:{ports['valkey']}/1",
+            "LIMIT_ENABLED": "false",
             "API_PORT": str(ports["ours"]),
         }
         valkey = [str(get_binary_path()), "--port", str(ports["valkey"]), "--save", ""]
