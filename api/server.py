@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from api.edge import Edge
+from api.joined_writes import JoinedWrites
 from api.setting_groups import ApiSettings
 from api.settings import SettingsError
 
@@ -63,6 +64,7 @@ async def serve(app: Edge, listener: socket.socket, on_ready: Callable[[], None]
     """Serve until a signal comes; call `on_ready` once the first question can be answered."""
     config = uvicorn.Config(
         app,
+        http=JoinedWrites,
         lifespan="on",
         log_config=None,
         access_log=False,

