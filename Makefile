@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 DOCS ?=
 
-.PHONY: run test test-infra lint bench bench-peers soak test-engine clean install
+.PHONY: run test test-infra test-peers-clients lint bench bench-peers soak test-engine clean install
 
 run: .venv/run.stamp
 	@exec $(BIN)/ragrelay up $(DOCS)
@@ -19,6 +19,10 @@ test: .venv/test.stamp
 test-infra: .venv/test.stamp
 	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" sh infra/tools.sh .venv/infra
 	$(BIN)/pytest tests/infra $(ARGS)
+
+# LangChain and LlamaIndex as clients, in an environment of their own (340 MB).
+test-peers-clients: .venv/test.stamp .venv/peers-clients
+	$(BIN)/pytest tests/clients/test_peers_clients.py $(ARGS)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check
@@ -38,6 +42,8 @@ bench: .venv/test.stamp
 	$(BIN)/python -m bench.caching
 	$(BIN)/python -m bench.hits
 	$(BIN)/python -m bench.door
+	$(BIN)/python -m bench.rebuild
+	$(BIN)/python -m bench.swaps
 
 # Other projects' parts beside ours, each in an environment of its own.
 bench-peers: .venv/test.stamp
@@ -72,6 +78,12 @@ install: .venv/run.stamp
 .venv/schemathesis:
 	$(PYTHON) -m venv $@.new
 	$@.new/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	mv $@.new $@
+
+.venv/peers-clients:
+	$(PYTHON) -m venv $@.new
+	$@.new/bin/pip install --quiet --disable-pip-version-check \
+	  langchain-openai==1.7.3 llama-index-llms-openai-like==0.8.1
 	mv $@.new $@
 
 # OpenAI's SDK for JavaScript; its tests skip without node.

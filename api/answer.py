@@ -1,4 +1,4 @@
-"""The way of a question, top to bottom: embed, retrieve, prompt, engine, relay.
+"""The way of a question, top to bottom: embed, retrieve, prompt, engine, relay, cite.
 
 One generator of events serves every route. It knows no HTTP and times each stage.
 """
@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
+from api.citing.citer import Citer
 from api.errors import DeadlineExceeded, EngineOverloaded, RagError
 from api.generation import Finish
 from api.making import LATE, NOTHING_USED, begin
@@ -24,7 +25,7 @@ nothing is reranked."""
 
 
 async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> AsyncGenerator[Event]:
-    """Yield Sources, then Tokens, then Done.
+    """Yield Sources, then Tokens with the Citations of their sentences, then Done.
 
     Raises what `begin` raises, and what the engine raises after its first piece (then with the
     usage so far); an answer without Done is not whole. `query_embedding` is the vector of the
@@ -40,6 +41,7 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
                     stages.retriever.sources(
                         request.query,
                         request.top_k,
+                        view=ask.view,
                         query_embedding=query_embedding,
                         time_left_s=ask.deadline - loop.time() - NEAR_DEADLINE * stages.deadline_s,
                     ),
@@ -61,19 +63,26 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
 
         begun = await begin(ask, sources)
         piece, came_at = begun.first, begun.times.append
+        citer = Citer(request.query, sources)
         try:
             async with aclosing(begun.rest) as rest:
                 while isinstance(piece, str):
                     came_at(time.perf_counter())
                     yield Token(piece)
+                    for citation in citer.feed(piece):
+                        yield citation
                     piece = await anext(rest)
+            for citation in citer.finish():
+                yield citation
             begun.finish(piece)
         except RagError as error:
             begun.failed(error)
             raise
         finally:
             begun.end()
-        yield _done(Finish(piece.finish_reason, begun.usage), record, found.generation)
+        stages.metrics.count_citations(citer.kinds)
+        finish = Finish(piece.finish_reason, begun.usage)
+        yield _done(finish, record, found.generation, citer.dropped_markers)
 
 
 async def retrieve(finding: Awaitable[Retrieval], record: Record) -> Retrieval:
@@ -109,7 +118,7 @@ def scores_out(hit: Hit) -> ScoresOut:
     return ScoresOut(scores.dense, scores.sparse, scores.fused, scores.rerank)
 
 
-def _done(finish: Finish, record: Record, generation: str) -> Done:
+def _done(finish: Finish, record: Record, generation: str, dropped_markers: int = 0) -> Done:
     record.stages_ms["total"] = record.elapsed_ms()
     return Done(
         finish_reason=finish.finish_reason,
@@ -121,4 +130,5 @@ def _done(finish: Finish, record: Record, generation: str) -> Done:
         engine=record.engine,
         model=record.model,
         index_generation=generation,
+        dropped_markers=dropped_markers,
     )

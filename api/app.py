@@ -28,7 +28,18 @@ from api.errors import (
 )
 from api.idempotency import Idempotency
 from api.resume import KeptStreams
-from api.routes import account, batch, cache, docs, health, openai, query
+from api.routes import (
+    account,
+    batch,
+    cache,
+    docs,
+    documents,
+    generations,
+    health,
+    openai,
+    page,
+    query,
+)
 from api.service import Service
 from api.settings import Settings
 from api.streaming import failed
@@ -38,7 +49,7 @@ _FRAMEWORK_ERRORS: dict[int, tuple[type[RagError], str]] = {
     400: (Malformed, "the request is malformed"),
     404: (NotFound, "no such route"),
     405: (MethodNotAllowed, "this route does not have this method"),
-    413: (TooLarge, "the body is larger than API_BODY_LIMIT"),
+    413: (TooLarge, "the body is larger than API_BODY_LIMIT, or INGEST_BODY_LIMIT for documents"),
     422: (Invalid, "the request is invalid"),
 }
 
@@ -51,7 +62,9 @@ def create_app(settings: Settings | None = None) -> Edge:
     settings = settings or Settings.from_env()
     service = Service(settings)
     kept_streams = KeptStreams(service.drain, keep_s=settings.api.resume_seconds)
-    held = {"service": service, "kept_streams": kept_streams, "idempotency": Idempotency()}
+    idempotency = Idempotency()
+    service.loader.on_hide.append(idempotency.forget)
+    held = {"service": service, "kept_streams": kept_streams, "idempotency": idempotency}
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -63,7 +76,10 @@ def create_app(settings: Settings | None = None) -> Edge:
 
     litestar = Litestar(
         route_handlers=[
-            routes.router for routes in (query, batch, openai, cache, account, health, docs)
+            *(routes.router for routes in (query, batch, openai, cache, account, health, docs)),
+            documents.router(settings.ingest.body_limit),
+            generations.router,
+            page.router(),
         ],
         lifespan=[lifespan],
         state=State(held),

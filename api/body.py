@@ -25,6 +25,9 @@ _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 class JSONRequest(Request[Any, Any, Any]):
     """Decodes the body straight into the type of the handler's `data`."""
 
+    timeout_s = BODY_TIMEOUT_S
+    limit_name = "API_BODY_LIMIT"
+
     async def json(self) -> Any:
         """Return the body. Raises Malformed, Invalid, TooLarge or UnsupportedMediaType."""
         content_type = self.scope["state"]["headers"].get("content-type", "")
@@ -40,7 +43,7 @@ class JSONRequest(Request[Any, Any, Any]):
         if self._body is not Empty:  # Litestar asks twice
             return self._body or b" "
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+            async with asyncio.timeout(self.timeout_s):
                 self._body = await self._received()
         except TimeoutError as exc:
             raise Malformed("the body did not arrive in time") from exc
@@ -58,7 +61,7 @@ class JSONRequest(Request[Any, Any, Any]):
             chunks.append(message["body"])
             n_bytes += len(message["body"])
             if limit is not None and n_bytes > limit:
-                raise TooLarge("the body is larger than API_BODY_LIMIT")
+                raise TooLarge(f"the body is larger than {self.limit_name}")
             more = message.get("more_body", False)
         return b"".join(chunks)
 

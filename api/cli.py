@@ -14,13 +14,17 @@ import click
 
 from api import logs
 from api.admission.key_store import KeyStore
+from api.documents_cli import documents_group, opened, publish_now, tell_built, tell_skipped
 from api.embedded import ledger_socket
 from api.eval_cli import cache, evaluation
+from api.generations_cli import generations_group
 from api.keys_cli import keys_group, open_key_store
-from api.progress import Bar, load_all_cores
+from api.progress import Bar
+from api.rebuild_cli import rebuild_index
 from api.settings import Settings, SettingsError
+from api.talk_cli import ask, chat, status
 from api.upkeep_cli import models, selftest
-from retrieval.types import RetrievalError
+from retrieval.types import IndexBusy, RetrievalError
 
 if TYPE_CHECKING:
     from retrieval.build import BuildReport
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parent.parent
 SAMPLE = ("README.md", "docs")
 """What a newcomer asks about: this project's own pages, where it runs from a clone."""
-SHOWN_SKIPS = 20
+BUSY_S = 600.0
+"""How long `index` waits for another process that builds."""
 
 _paths = click.argument(
     "paths", nargs=-1, type=click.Path(path_type=Path, exists=True, readable=False)
@@ -80,12 +85,26 @@ def serve() -> None:
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-def index(paths: tuple[Path, ...]) -> None:
-    """Build a new generation of the index from files and folders."""
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--rebuild", is_flag=True, help="Build all anew, for another embedding model")
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --rebuild: one question a line, to compare the old index and the new one by",
+)
+def index(paths: tuple[Path, ...], rebuild: bool, questions: Path | None) -> None:
+    """Index files and folders, in place of what was indexed from paths before.
+
+    Documents that came through the API stay. With --rebuild and without PATHS all documents are
+    embedded anew beside the index that serves, compared with it and swapped in.
+    """
+    if bool(paths) == rebuild or (questions and not rebuild):
+        raise click.UsageError("name files or folders, or --rebuild [--questions FILE]")
     settings = Settings.from_env()
-    report = _build(settings, paths)
-    if not report.documents:
+    if rebuild:
+        rebuild_index(settings, questions)
+        return
+    if not _build(settings, paths).documents:
         sys.exit(1)
 
 
@@ -100,7 +119,18 @@ async def _open_keys() -> AsyncIterator[KeyStore]:
         yield store
 
 
-for command in (evaluation, cache, keys_group(_open_keys), models, selftest):
+for command in (
+    evaluation,
+    cache,
+    keys_group(_open_keys),
+    ask,
+    chat,
+    status,
+    models,
+    selftest,
+    documents_group,
+    generations_group,
+):
     cli.add_command(command)
 
 
@@ -151,27 +181,18 @@ def _ensure_index(settings: Settings, paths: tuple[Path, ...]) -> None:
 
 
 def _build(settings: Settings, paths: tuple[Path, ...]) -> "BuildReport":
-    from retrieval.build import build_index
+    from retrieval.build import read_corpus
 
     with Bar() as bar:
-        embedder = load_all_cores(settings)
-        try:
-            report = build_index(
-                Path(settings.retrieval.index_dir),
-                paths,
-                embedder,
-                on_progress=bar.show,
-                language=settings.retrieval.language,
+        corpus = read_corpus(paths, bar.show)
+    tell_skipped(corpus.skipped)
+    with opened(settings) as library:
+        for doc_id in library.replace_paths(corpus.documents):
+            click.echo(
+                f"skipped {ascii(doc_id)[1:-1]}: the API has a document of this id", err=True
             )
-        finally:
-            embedder.close()
-    for skipped in report.skipped[:SHOWN_SKIPS]:
-        click.echo(f"skipped {ascii(str(skipped.path))[1:-1]}: {skipped.reason}", err=True)
-    if len(report.skipped) > SHOWN_SKIPS:
-        click.echo(f"… and {len(report.skipped) - SHOWN_SKIPS} more skipped", err=True)
-    state = "unchanged" if report.unchanged else f"built in {report.seconds:.1f} s"
-    click.echo(
-        f"index {report.generation}: {report.documents} documents, {report.passages} passages, "
-        f"{state}"
-    )
+        report = publish_now(settings, library, skipped=corpus.skipped, busy_s=BUSY_S)
+    if report is None:
+        raise IndexBusy("another process is still building the index, and takes the documents over")
+    tell_built(report)
     return report

@@ -6,7 +6,7 @@
     ├── RateLimited, BudgetExhausted, LedgerDown                            limits and money
     ├── EngineOverloaded, EngineAuth, EngineFailed, EngineDown              the engine
     │   └── EngineDisconnect, EngineSilent                                  … mid-answer
-    ├── Loading, NoIndex, CacheDown, ShuttingDown                           ourselves
+    ├── Loading, NoIndex, IndexNotWritable, CacheDown, ShuttingDown         ourselves
     └── DeadlineExceeded
 
 Foreign errors become one of these in the module that owns the client. The wire form is
@@ -50,7 +50,8 @@ class MethodNotAllowed(RagError): ...
 
 
 class Conflict(RagError):
-    """An Idempotency-Key that stands for another request, or for one that is still running."""
+    """An Idempotency-Key that stands for another request, or for one that is still running; the id
+    of a document that is someone else's."""
 
 
 class TooLarge(RagError): ...
@@ -115,6 +116,12 @@ class NoIndex(RagError):
     retry_after_s = 30.0
 
 
+class IndexNotWritable(RagError):
+    """The disk is full, another process holds a lock, or too much waits to be indexed."""
+
+    retry_after_s = 5.0
+
+
 class CacheDown(RagError):
     """The cache's store must agree to what was asked, and does not answer."""
 
@@ -159,6 +166,7 @@ ERRORS: dict[type[BaseException], Answer] = {
     EngineDown: Answer(503, "engine_down", True, "unavailable"),
     Loading: Answer(503, "loading", True, "unavailable"),
     NoIndex: Answer(503, "no_index", True, "unavailable"),
+    IndexNotWritable: Answer(503, "index_unwritable", True, "unavailable"),
     CacheDown: Answer(503, "cache_down", True, "unavailable"),
     ShuttingDown: Answer(503, "shutting_down", True, "unavailable"),
     DeadlineExceeded: Answer(504, "deadline", True, "timeout"),

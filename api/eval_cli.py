@@ -35,7 +35,7 @@ _others = click.option(
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @_limit
 @_others
-@click.option("--url", help="Ask this server instead, and compare its answers (EM, F1)")
+@click.option("--url", help="Ask this server instead: its answers (EM, F1) and their citations")
 @click.option("--key", default="", envvar="RAGRELAY_API_KEY", help="Its API key")
 def eval_squad(
     path: Path, limit: int | None, changes: tuple[str, ...], url: str | None, key: str
@@ -46,9 +46,11 @@ def eval_squad(
     queries, qrels = load_squad(path)
     if url is not None:
         from api.answer_evaluation import evaluate_answers
+        from api.citing.evaluation import load_places
 
-        accepted = load_squad_answers(path)
-        click.echo(evaluate_answers(url, key, _first(queries, limit), accepted).to_table())
+        accepted, places = load_squad_answers(path), load_places(path)
+        report = evaluate_answers(url, key, _first(queries, limit), accepted, places)
+        click.echo(report.to_table())
         return
     _evaluate(path, _first(queries, limit), qrels, changes)
 
@@ -64,6 +66,16 @@ def eval_qrels(folder: Path, limit: int | None, changes: tuple[str, ...]) -> Non
     queries, qrels = load_qrels(folder)
     corpus = next(p for p in (folder / "corpus.jsonl", folder / "corpus.jsonl.gz") if p.exists())
     _evaluate(corpus, _first(queries, limit), qrels, changes)
+
+
+@evaluation.command(name="citations")
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@_limit
+def eval_citations(path: Path, limit: int | None) -> None:
+    """PATH: a file in SQuAD's JSON, .gz or not. Answers are made from it; no model is asked."""
+    from api.citing.evaluation import evaluate
+
+    click.echo(evaluate(path, limit=limit).to_table())
 
 
 @click.group()

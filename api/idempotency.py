@@ -80,6 +80,11 @@ class Idempotency:
         """Give a claim up that nothing came of: the next one may answer."""
         self._running.pop(key, None)
 
+    def forget(self) -> None:
+        """Drop all that was answered: it may tell of what has been deleted since."""
+        self._kept.clear()
+        self._n_bytes = 0
+
     def _drop_old(self) -> None:
         expired_at = self._clock() - self._keep_s
         while self._kept:

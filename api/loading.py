@@ -20,6 +20,7 @@ from retrieval.embedding import Embedder, load_embedder
 from retrieval.index import Index, current_generation, open_index
 from retrieval.rerank import Reranker, load_reranker
 from retrieval.retriever import Retriever
+from retrieval.tombstones import Tombstones
 from retrieval.types import RetrievalError
 
 POLL_S = 1.0
@@ -36,11 +37,16 @@ class Loader:
         self._settings = settings
         self._cache_model = cache_model
         self.cache_embedder: Embedder | None = None
-        self.on_swap: Callable[[str], object] = lambda generation: None
-        """Called with the id of every generation that comes into use."""
+        self.on_swap: Callable[[Index | None, Index], object] = lambda old, new: None
+        """Called with the index that served, if one did, and the one that serves from now on."""
+        self.on_hide: list[Callable[[], object]] = []
+        """Called when documents have been deleted, here or by another process."""
         self._metrics = metrics
         self._index_dir = Path(settings.index_dir)
+        self._tombstones = Tombstones(self._index_dir)
+        self._following = asyncio.Lock()
         self._embedder: Embedder | None = None
+        self._is_warm = False
         self._reranker: Reranker | None = None
         self._retriever: Retriever | None = None
         self._model_error: str | None = None
@@ -50,8 +56,13 @@ class Loader:
         """Set once the first attempt to load has ended, well or not."""
 
     def retriever(self) -> Retriever:
-        """Return the retriever. Raises Loading, or NoIndex with the command that builds one."""
+        """Return the retriever, which knows what was deleted up to now.
+
+        Raises Loading, or NoIndex with the command that builds one, or with what keeps us from
+        knowing what was deleted.
+        """
         if self._retriever is not None:
+            self.hide_deleted()
             return self._retriever
         if self._model_error is not None:
             raise Loading(f"the embedding model cannot be loaded: {self._model_error}")
@@ -62,6 +73,23 @@ class Loader:
     @property
     def index(self) -> Index | None:
         return self._retriever.index if self._retriever else None
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """Retrieval's model; None while it is loading."""
+        return self._embedder if self._is_warm else None
+
+    def hide_deleted(self) -> None:
+        """Show no more of what was deleted; one stat where nothing was. Raises NoIndex."""
+        try:
+            if not self._tombstones.refresh():
+                return
+        except RetrievalError as exc:
+            raise NoIndex(str(exc)) from exc
+        if self.index is not None:
+            self.index.hidden = self._tombstones.gone(self.index.manifest.seq)
+        for tell in self.on_hide:
+            tell()
 
     def checks(self) -> dict[str, Check]:
         """State of `models` and `index`."""
@@ -82,21 +110,28 @@ class Loader:
             logger.error("model not loaded", extra={"facts": {"reason": str(exc)}})
             return
         await self._embedder.embed(WARM_UP)
+        self._is_warm = True
         # torch leaves 430,000 objects that stay: a full collection would stop the loop for
         # some 300 ms each time to look at them.
         gc.collect()
         gc.freeze()
         loading_cache = asyncio.create_task(self._load_cache_model(self._embedder))
         try:
-            await self._follow_for_ever(self._embedder)
+            await self._follow_for_ever()
         finally:
             loading_cache.cancel()
 
-    async def _follow_for_ever(self, embedder: Embedder) -> None:
+    async def _follow_for_ever(self) -> None:
         while True:
-            await self._follow(embedder)
+            await self.follow()
             self.settled.set()
             await asyncio.sleep(POLL_S)
+
+    async def follow(self) -> None:
+        """Serve the generation that the pointer names now; nothing before the model is loaded."""
+        if self.embedder is not None:
+            async with self._following:
+                await self._follow(self.embedder)
 
     def close(self) -> None:
         if self._retriever is not None:
@@ -148,7 +183,8 @@ class Loader:
             if pointed is not None and pointed in (self._generation(), self._refused_generation):
                 self._note_age()
                 return
-            index = await asyncio.to_thread(open_index, self._index_dir)
+            device = "cuda" if self._settings.device == "cuda" else "cpu"
+            index = await asyncio.to_thread(open_index, self._index_dir, device=device)
             index.require(embedder)
         except (RetrievalError, OSError) as exc:
             self._refuse(str(exc), pointed)
@@ -175,9 +211,11 @@ class Loader:
             reranker=self._reranker,
         )
         await retriever.retrieve(WARM_UP, 3)
+        index.hidden = self._tombstones.gone(index.manifest.seq)
+        old = self.index
         # The old generation is freed when the last answer that reads it lets go.
         self._retriever, self._index_error = retriever, None
-        self.on_swap(index.generation)
+        self.on_swap(old, index)
         passages = index.manifest.counts.passages
         self._metrics.index_passages.set(passages)
         self._note_age()

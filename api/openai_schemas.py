@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from api.citing.types import Citation
 from api.conversation import Turn
 from api.errors import Invalid
-from api.schemas import AnswerFacts, Source
+from api.schemas import AnswerFacts, Filters, Source, check_filters
 
 OWN_MODEL = "ragrelay"
 """Whichever engine is free."""
@@ -37,6 +38,10 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=1, le=20, description="Passages to answer from")] = 3
+    filters: Filters = None
+
+    def __post_init__(self) -> None:
+        check_filters(self.filters)
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +143,7 @@ class FileCitation(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
     start_index: int
     end_index: int
-    """Characters of the answer: where its marker stands."""
+    """Characters of the answer: the sentence that the source supports."""
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +175,7 @@ class Extension(AnswerFacts, frozen=True, kw_only=True):
     """What an answer of ours has beside its text, as in POST /query."""
 
     sources: list[Source]
+    citations: list[Citation]
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):

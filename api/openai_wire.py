@@ -7,11 +7,11 @@ The structs are in `openai_schemas.py`. A stream that broke off ends in an error
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from api import sse
+from api.citing.types import Citation
 from api.errors import Invalid, NotFound, RagError, answer_for
 from api.openai_schemas import (
     Annotation,
@@ -45,29 +45,30 @@ class OpenAIWire:
         self._created = int(time.time())
         self._include_usage = include_usage
         self._sources: list[Source] = []
-        self._tokens: list[str] = []
+        self._citations: list[Citation] = []
         # A chunk of text less its text: encoding it whole would cost several times as much.
         empty = self._chunk([ChunkChoice(delta=Delta(content="\x00"))])
         self._before, self._after = sse.encode_json(empty).split(b'"\\u0000"')
 
     def whole(self, response: QueryResponse) -> object:
-        message = AssistantMessage(
-            content=response.answer, annotations=annotations(response.answer, response.sources)
-        )
+        marked = annotations(response.citations, response.sources)
+        message = AssistantMessage(content=response.answer, annotations=marked)
         return ChatCompletion(
             id=self._id,
             created=self._created,
             model=self._model,
             choices=[Choice(message=message, finish_reason=_finish_reason(response))],
             usage=_usage(response),
-            ragrelay=_extension(response, response.sources),
+            ragrelay=_extension(response, response.sources, response.citations),
         )
 
     def frame(self, event: Event) -> bytes:
         match event:
             case Token(token):
-                self._tokens.append(token)
                 return b"data: %b%b%b\n\n" % (self._before, sse.encode_json(token), self._after)
+            case Citation():
+                self._citations.append(event)
+                return b""
             case Sources(sources):
                 self._sources = sources
                 begun = ChunkChoice(delta=Delta(role="assistant", content=""))
@@ -84,10 +85,10 @@ class OpenAIWire:
 
     def _end(self, done: Done) -> bytes:
         """Return the chunk with the finish reason, the one with the usage, and the end mark."""
-        marked = annotations("".join(self._tokens), self._sources) or None
+        marked = annotations(self._citations, self._sources) or None
         last = ChunkChoice(delta=Delta(annotations=marked), finish_reason=_finish_reason(done))
         finish = msgspec.structs.replace(
-            self._chunk([last]), ragrelay=_extension(done, self._sources)
+            self._chunk([last]), ragrelay=_extension(done, self._sources, self._citations)
         )
         if not self._include_usage:
             return _data(finish) + DONE
@@ -138,29 +139,26 @@ def refusal(error: BaseException) -> tuple[int, OpenAIError]:
     return status, OpenAIError(detail)
 
 
-_MARKER = re.compile(r"\[(\d{1,2})\]")
-
-
-def annotations(answer: str, sources: Sequence[Any]) -> list[Annotation]:
-    """Return one for each marker [n] that names a source; a cached source is a dict."""
-    by_number = {source["n"]: source for source in msgspec.to_builtins(sources)}
+def annotations(citations: Sequence[Citation], sources: Sequence[Source]) -> list[Annotation]:
+    """Return one for each source of each sentence; a cached source is a dict."""
+    titles = {source["n"]: source["title"] for source in msgspec.to_builtins(sources)}
     return [
         Annotation(
             file_citation=FileCitation(
-                file_id=by_number[n]["doc_id"],
-                filename=by_number[n]["title"],
-                start_index=found.start(),
-                end_index=found.end(),
+                file_id=span.doc_id,
+                filename=titles[span.n],
+                start_index=citation.start,
+                end_index=citation.end,
             )
         )
-        for found in _MARKER.finditer(answer)
-        if (n := int(found.group(1))) in by_number
+        for citation in citations
+        for span in citation.sources
     ]
 
 
-def _extension(facts: AnswerFacts, sources: list[Source]) -> Extension:
+def _extension(facts: AnswerFacts, sources: list[Source], citations: list[Citation]) -> Extension:
     own = {name: getattr(facts, name) for name in AnswerFacts.__struct_fields__}
-    return Extension(sources=sources, **own)
+    return Extension(sources=sources, citations=citations, **own)
 
 
 def _finish_reason(facts: AnswerFacts) -> str:

@@ -19,6 +19,7 @@ from api.generation import Sampling
 from api.schemas import Event, Inquiry
 from api.stages import Ask
 from retrieval.embedding import Embedder
+from retrieval.filters import View
 from retrieval.types import Float32Array
 
 RECENT = 10_000
@@ -100,6 +101,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             caching.retrieval,
             request.top_k,
             caching.embedder.revision if caching.embedder else "",
+            ask.view,
         )
         history = history_key([(turn.role, turn.content) for turn in request.history])
         return Asked.of(partition, request.query, embedding, history=history)
@@ -115,6 +117,7 @@ def _partition(
     retrieval: tuple[tuple[str, object], ...],
     top_k: int,
     embedding_model: str,
+    view: View,
 ) -> str:
     """Return the key of all that an answer depends on beside its question."""
     return partition_key(
@@ -128,6 +131,7 @@ def _partition(
             retrieval=dict(retrieval),
             top_k=top_k,
             embedding_model=embedding_model,
+            filters={"view": view.key()},
         )
     )
 

@@ -14,6 +14,7 @@ from api.answer import answer
 from api.caching.answer_cache import Hit
 from api.caching.entries import Asked, new_entry
 from api.caching.normalise import admit_answer
+from api.citing.types import Citation
 from api.errors import DeadlineExceeded
 from api.making import LATE
 from api.question import READ_AND_STORE, Caching, Question, Served, Wish, admit
@@ -32,10 +33,13 @@ async def reply(
         ask=ask, caching=caching, wish=wish, admission=admit(request, caching.embedder)
     )
     record.answers = True
-    asked = question.asked(ask.stages.retriever.index.generation)
+    index = ask.stages.retriever.index
+    asked = question.asked(index.generation)
     hit, embedding = None, None
     if question.admission.exact and wish.may_read:
         hit, embedding = await _look_up(question, asked)
+    if hit is not None and not index.hidden.isdisjoint(hit.entry.doc_ids):
+        hit = None  # written from what was deleted while the cache's store could not be told
     if hit is not None:
         caching.remember(
             record.request_id, Served(hit.entry.id, request.query, ask.admitted.caller.tenant)
@@ -92,6 +96,7 @@ def _replay(hit: Hit, record: Record) -> list[Event]:
         engine=record.engine,
         model=record.model,
         index_generation=entry.generation,
+        dropped_markers=entry.payload["dropped_markers"],
         cache=CacheFacts(
             kind=hit.kind,
             similarity=round(hit.similarity, 4),
@@ -99,8 +104,9 @@ def _replay(hit: Hit, record: Record) -> list[Event]:
             entry_id=entry.id,
         ),
     )
-    # As they were encoded: they go out again as they are.
-    return [Sources(entry.payload["sources"]), Token(entry.answer), done]
+    citations = msgspec.convert(entry.payload["citations"], list[Citation])
+    # Sources as they were encoded: they go out again as they are.
+    return [Sources(entry.payload["sources"]), Token(entry.answer), *citations, done]
 
 
 async def _made(question: Question, embedding: Float32Array | None) -> AsyncGenerator[Event]:
@@ -108,6 +114,7 @@ async def _made(question: Question, embedding: Float32Array | None) -> AsyncGene
     shared = embedding if question.caching.shares_vector else None
     sources: list[Source] = []
     tokens: list[str] = []
+    citations: list[Citation] = []
     making = answer(question.ask, query_embedding=shared)
     async with aclosing(making) as events:
         async for event in events:
@@ -116,8 +123,10 @@ async def _made(question: Question, embedding: Float32Array | None) -> AsyncGene
                     pass
                 case Token(token):
                     tokens.append(token)
+                case Citation():
+                    citations.append(event)
                 case Done() if question.wish.may_store:
-                    event = _keep(question, event, sources, "".join(tokens), embedding)
+                    event = _keep(question, event, sources, citations, "".join(tokens), embedding)
                     entry_id = event.cache.entry_id or ""
                     ask = question.ask
                     served = Served(entry_id, ask.request.query, ask.admitted.caller.tenant)
@@ -129,6 +138,7 @@ def _keep(
     question: Question,
     done: Done,
     sources: list[Source],
+    citations: list[Citation],
     text: str,
     embedding: Float32Array | None,
 ) -> Done:
@@ -147,6 +157,10 @@ def _keep(
         generation=done.index_generation,
         payload={
             "sources": msgspec.to_builtins(sources),
+            "citations": msgspec.to_builtins(citations),
+            "dropped_markers": done.dropped_markers,
+            "top_k": question.ask.request.top_k,
+            "view": msgspec.to_builtins(question.ask.view),
             "engine": done.engine,
             "model": done.model,
         },

@@ -24,7 +24,7 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
         ),
     ] = "sentence-transformers/all-MiniLM-L6-v2"
     embedding_revision: Annotated[
-        str, Meta(description="Commit of the model on the hub; empty takes the newest")
+        str, Meta(description="Commit of the model on the hub; empty: the tested or newest one")
     ] = ""
     backend: Annotated[
         Literal["auto", "torch", "onnx"],
@@ -40,7 +40,7 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
         str, Meta(description="CrossEncoder that orders the best passages anew; empty: none")
     ] = ""
     rerank_revision: Annotated[
-        str, Meta(description="Commit of that model on the hub; empty takes the newest")
+        str, Meta(description="Commit of that model on the hub; empty: the tested or newest")
     ] = ""
     language: Annotated[
         Language, Meta(description="Stemming and stop words of BM25; `ragrelay index` applies it")
@@ -51,7 +51,7 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
     ] = "convex"
     sparse_weight: Annotated[
         float, Meta(ge=0, le=1, description="Share of BM25 in convex fusion; 0 is dense alone")
-    ] = 0.5
+    ] = 0.35
     min_similarity: Annotated[
         float,
         Meta(

@@ -1,14 +1,18 @@
 """Wire structs: what comes in, what goes out, and the events of one answer.
 
-An answer is the event sequence Sources, Token…, Done. `/query` returns it collected,
+An answer is the event sequence Sources, Token…, Citation…, Done; the citation of a sentence comes
+once it has ended, so tokens and citations alternate. `/query` returns it collected,
 `/query/stream` returns it as server-sent events; nothing else knows how to answer.
 """
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
+
+from api.citing.types import Citation
+from retrieval.filters import parse_filters
 
 # Everything below space but tab and newlines, DEL and the C1 block: no question needs them,
 # and terminals, logs and tokenizers treat them specially.
@@ -23,9 +27,25 @@ def _checked(text: str, *, at_least: int = 1) -> None:
         raise ValueError("Expected `str` without control characters")
 
 
+def check_filters(raw: dict[str, Any] | None) -> None:
+    """Raise ValueError for filters that name no fields, or more than they may."""
+    if raw is not None:
+        parse_filters(raw)
+
+
 def without_controls(text: str) -> str:
     """Return the text with a space for each character that `_checked` would refuse."""
     return _CONTROL.sub(" ", text)
+
+
+Filters = Annotated[
+    dict[str, Any] | None,
+    Meta(
+        description="Conditions on the documents' metadata: a value, or in, ne, gte, gt, lte, lt; "
+        "joined by `and` and `or`",
+        examples=[{"year": {"gte": 2024}, "lang": "en"}],
+    ),
+]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +69,8 @@ class Inquiry(Request, frozen=True, kw_only=True):
     temperature: float | None = None
     history: list[Message] = []
     """Earlier turns, oldest first."""
+    filters: dict[str, Any] | None = None
+    """Which documents may be answered from, by their metadata (`retrieval.filters`)."""
 
 
 class QueryRequest(Inquiry, frozen=True, kw_only=True):
@@ -65,9 +87,11 @@ class QueryRequest(Inquiry, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     history: Annotated[list[Message], Meta(max_length=20)] = []
+    filters: Filters = None
 
     def __post_init__(self) -> None:
         _checked(self.query, at_least=3)
+        check_filters(self.filters)
 
 
 class StreamRequest(QueryRequest, frozen=True, kw_only=True):
@@ -80,9 +104,11 @@ class SearchRequest(Request, frozen=True, kw_only=True):
         str, Meta(min_length=3, max_length=512, examples=["server-sent events heartbeat"])
     ]
     top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+    filters: Filters = None
 
     def __post_init__(self) -> None:
         _checked(self.query, at_least=3)
+        check_filters(self.filters)
 
 
 class ScoresOut(msgspec.Struct, frozen=True):
@@ -150,6 +176,8 @@ class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     index_generation: str
     cache: CacheFacts = CacheFacts()
+    dropped_markers: int = 0
+    """Markers in the answer that name none of its sources."""
     standalone_query: str | msgspec.UnsetType = msgspec.UNSET
     """What was searched and asked in place of a follow-up that only its history explains."""
 
@@ -158,7 +186,7 @@ class Done(AnswerFacts, frozen=True, kw_only=True):
     event: ClassVar[bytes] = b"done"
 
 
-Event = Sources | Token | Done
+Event = Sources | Token | Citation | Done
 
 Status = Literal["ok", "loading", "unavailable", "draining"]
 
@@ -166,6 +194,8 @@ Status = Literal["ok", "loading", "unavailable", "draining"]
 class QueryResponse(AnswerFacts, frozen=True, kw_only=True):
     answer: str
     sources: list[Source]
+    citations: list[Citation] = []
+    """One for each sentence of the answer, in order."""
 
 
 class FeedbackRequest(Request, frozen=True, kw_only=True):

@@ -44,7 +44,7 @@ def exercise(order: list[str]) -> None:
     import faiss
     import numpy as np
     import torch
-    from transformers import BertConfig, BertModel
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
 
     torch.set_num_threads(2)
     faiss.omp_set_num_threads(2)
@@ -52,8 +52,11 @@ def exercise(order: list[str]) -> None:
         vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=128,
     )  # fmt: skip
+    config.num_labels = 1
     encoder = BertModel(config)
     encoder.train(False)
+    reranker = BertForSequenceClassification(config)
+    reranker.train(False)
     passages = np.random.default_rng(0).standard_normal((2000, 64), dtype=np.float32)
     dense = faiss.IndexFlatIP(64)
     dense.add(passages)
@@ -63,7 +66,9 @@ def exercise(order: list[str]) -> None:
 
     def work(_: int) -> None:
         with torch.inference_mode():
-            read = encoder(torch.randint(0, 1000, (8, 64))).last_hidden_state
+            tokens = torch.randint(0, 1000, (8, 64))
+            read = encoder(tokens).last_hidden_state
+            assert reranker(tokens).logits.shape == (8, 1)
         queries = read[:, 0].contiguous().numpy()
         assert dense.search(queries, 10)[1].shape == (8, 10)
         found = sparse.retrieve([["word3", "word5"]], k=10, show_progress=False)

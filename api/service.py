@@ -19,11 +19,13 @@ from api.caching.calibration import threshold_for
 from api.caching.flights import Flights
 from api.caching.store import Store
 from api.caching.verifier import load_verifier
+from api.carrying import Carrying
 from api.drain import Drain
 from api.embedded import Embedded, run_embedded
 from api.engines import Engines
 from api.errors import ShuttingDown
 from api.generation import engine_session
+from api.ingest.ingest import Ingest
 from api.ledger.cost_breaker import BudgetWatch
 from api.loading import Loader
 from api.logs import logger
@@ -55,6 +57,12 @@ class Service:
             settings.retrieval,
             self.metrics,
             cache_model=cache.embedding_model if cache.enabled else None,
+        )
+        self.ingest = Ingest(
+            settings.retrieval.index_dir,
+            self.loader,
+            window_s=settings.ingest.window_seconds,
+            language=settings.retrieval.language,
         )
         self.cache: AnswerCache | None = None
         self.flights: Flights[Event] | None = None
@@ -95,12 +103,14 @@ class Service:
             self.neighbours = Neighbours(self.engines, stores, self.metrics)
             await self._open_money(stack, stores["ledger"])
             stack.callback(self.loader.close)
+            stack.push_async_callback(self.ingest.close)
             if settings.cache.enabled:
                 await self._open_cache(stack, stores["cache"])
             background = [
                 asyncio.create_task(coroutine)
                 for coroutine in (
                     self.loader.run(),
+                    self.ingest.run(),
                     self.metrics.watch_loop_lag(),
                     self.neighbours.watch(),
                 )
@@ -155,9 +165,12 @@ class Service:
         stack.push_async_callback(self.cache.close)
         self.flights = Flights(threshold=threshold, may_share=self.cache.may_share)
         stack.push_async_callback(self.flights.close)
-        self.loader.on_swap = lambda generation: (
-            self.cache and self.cache.keep_generations([generation])
+        carrying = Carrying(
+            self.cache, lambda: (self.loader.retriever(), self.loader.shares_embedder)
         )
+        stack.push_async_callback(carrying.close)
+        self.loader.on_swap = carrying.swapped
+        self.loader.on_hide.append(self.flights.part)
         watch_cache(self.metrics, self.cache, self.flights)
 
     def caching(self) -> Caching | None:

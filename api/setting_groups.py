@@ -241,6 +241,21 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     ] = 65536
 
 
+class IngestSettings(Group, frozen=True, kw_only=True):
+    window_seconds: Annotated[
+        float,
+        Meta(ge=0, le=5, description="Changes of documents within it become one new generation"),
+    ] = 0.5
+    body_limit: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=1_000_000_000,
+            description="Bytes of a body of POST /documents; a larger one is refused with 413",
+        ),
+    ] = 33_554_432
+
+
 class TelemetrySettings(Group, frozen=True, kw_only=True):
     exporter_otlp_endpoint: Annotated[
         str, Meta(description="OTLP/HTTP collector as http://host:4318; empty: no traces")

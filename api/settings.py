@@ -20,6 +20,7 @@ from api.setting_groups import (
     EngineKind,
     EngineSettings,
     Group,
+    IngestSettings,
     LedgerSettings,
     LimitSettings,
     Pipeline,
@@ -59,6 +60,7 @@ class Settings(Group, frozen=True, kw_only=True):
     limit: LimitSettings = LimitSettings()
     api: ApiSettings = ApiSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    ingest: IngestSettings = IngestSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
@@ -110,6 +112,7 @@ PREFIXES = {
     "limit": "LIMIT_",
     "api": "API_",
     "retrieval": "RETRIEVAL_",
+    "ingest": "INGEST_",
     "telemetry": "OTEL_",
 }
 NAMES = {("engine", "kind"): "ENGINE"}

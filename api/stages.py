@@ -10,6 +10,7 @@ from api.prompt import PromptBuilder
 from api.schemas import Inquiry
 from api.spending import Spending
 from api.telemetry import Metrics, Record
+from retrieval.filters import EVERYTHING, View
 from retrieval.retriever import Retriever
 
 
@@ -47,3 +48,5 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     pinned: str | None = None
     """The only engine that may answer."""
     lane: Lane = "interactive"
+    view: View = EVERYTHING
+    """What of the documents may be shown to who asks."""

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from api import sse
+from api.citing.types import Citation
 from api.drain import Drain
 from api.errors import RagError, ShuttingDown, answer_for, retry_after
 from api.logs import logger
@@ -66,16 +67,21 @@ async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
     """Run an answer to its end and return it whole."""
     sources: list[Source] = []
     tokens: list[str] = []
+    citations: list[Citation] = []
     async with aclosing(events):
         async for event in events:
             match event:
                 case Token(token):
                     tokens.append(token)
+                case Citation():
+                    citations.append(event)
                 case Sources(sources):
                     pass
                 case Done():
                     facts = msgspec.structs.asdict(event)
-                    return QueryResponse(answer="".join(tokens), sources=sources, **facts)
+                    return QueryResponse(
+                        answer="".join(tokens), sources=sources, citations=citations, **facts
+                    )
     raise RuntimeError("an answer ended without Done. This is a bug.")
 
 
@@ -160,6 +166,8 @@ class StreamedAnswer:
                     await self._commit()
                 async for event in self._events:
                     frame = self._wire.frame(event)
+                    if not frame:
+                        continue
                     if self._is_committed:
                         await self._write(frame)
                     elif self._committed is not None:

@@ -132,6 +132,7 @@ class Metrics:
             "rag_stage_seconds", "One stage of an answer", "stage", buckets=STAGE_BUCKETS
         )
         self.tokens = counter("rag_tokens", "Tokens by direction", "direction", "engine", "model")
+        self.citations = counter("rag_citations", "Sentences of answers made here", "kind")
         self.cost = counter("rag_cost_eur", "Cost of answers by the prices set", "engine", "model")
         self.rate_limited = counter(
             "rag_rate_limit_violations", "Requests refused by a rate limit", "class"
@@ -168,6 +169,10 @@ class Metrics:
             exemplar = {"trace_id": record.trace_id} if record.trace_id else None
             latency.observe(record.elapsed_ms() / 1000, exemplar)
             self.observe_stages(record.stages_ms)
+
+    def count_citations(self, counts: Mapping[str, int]) -> None:
+        for kind, count in counts.items():
+            self._child(self.citations, kind).inc(count)
 
     def observe_stages(self, stages_ms: Mapping[str, float]) -> None:
         for stage, ms in stages_ms.items():

@@ -18,7 +18,10 @@ class Wire(Protocol):
         """Return the body of an answer that is not streamed."""
 
     def frame(self, event: Event) -> bytes:
-        """Return what an event is in the stream; the events come in their order, each once."""
+        """Return what an event is in the stream; the events come in their order, each once.
+
+        Empty for an event that this wire does not send by itself.
+        """
 
     def error_frame(self, error: BaseException) -> bytes:
         """Return the end of a stream that broke off."""

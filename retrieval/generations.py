@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,9 +23,36 @@ LOCK = ".lock"
 BUILDING = ".building-"
 
 
+class _Held(threading.local):
+    """Index directories that this thread has locked: flock would shut out its holder too."""
+
+    def __init__(self) -> None:
+        self.directories: set[Path] = set()
+
+
+_held = _Held()
+
+
 @contextmanager
 def only_writer(index_dir: Path) -> Iterator[None]:
-    """Raises IndexBusy while another process writes; its death frees the lock."""
+    """Raises IndexBusy while another process or thread writes; its death frees the lock.
+
+    A thread that has the lock may take it again within.
+    """
+    directory = index_dir.absolute()
+    if directory in _held.directories:
+        yield
+        return
+    with _locked(directory):
+        _held.directories.add(directory)
+        try:
+            yield
+        finally:
+            _held.directories.discard(directory)
+
+
+@contextmanager
+def _locked(index_dir: Path) -> Iterator[None]:
     try:
         (index_dir / GENERATIONS).mkdir(parents=True, exist_ok=True)
         lock = (index_dir / LOCK).open("ab")

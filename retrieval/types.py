@@ -22,18 +22,29 @@ import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
-class Document(msgspec.Struct, frozen=True):
+PUBLIC = "public"
+"""The tenant whose documents every tenant sees."""
+
+
+class Document(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Not looked at by the garbage collector, whose rounds over 100,000 of them would stop the
+    event loop for 0.1 s: metadata is what JSON can hold, so there are no cycles."""
+
     doc_id: str
     title: str
     text: str
     metadata: dict[str, object] = {}
+    tenant: str = PUBLIC
+    acl: tuple[str, ...] = ()
+    """Groups of the tenant that may see it; empty: all."""
 
 
-class Passage(msgspec.Struct, frozen=True):
+class Passage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A cut of a document: `document.text[start:end] == text`."""
 
     passage_id: str
@@ -46,6 +57,8 @@ class Passage(msgspec.Struct, frozen=True):
     gap: str | None = None
     """White space of the document between the passage before and this one; None when there is
     more than that, or no such passage."""
+    tenant: str = PUBLIC
+    acl: tuple[str, ...] = ()
 
     @property
     def indexed_text(self) -> str:

@@ -19,6 +19,8 @@ from api.caching.entries import (
     encode_entry,
     entry_id,
     entry_key,
+    moved_id,
+    pack_embedding,
     partition_of,
 )
 from api.caching.features import read_question
@@ -28,6 +30,7 @@ from api.caching.store import PAGE, Added, Blocked, Change, Deleted, Store, Void
 from api.caching.verifier import Verifier
 from api.caching.vetoes import veto
 from api.redis_calls import StoreDown, StoreRefused
+from retrieval.types import Float32Array
 
 MAX_BYTES = 256 << 20
 MAX_SWEPT = 1_000_000
@@ -144,6 +147,34 @@ class AnswerCache:
             ttl_ms = max(1, int(left_s * 1000))
             command = ("SET", entry_key(entry.id), encode_entry(entry), "PX", ttl_ms)
             self._copy.writer.submit(Write([command], Added(entry.id)))
+
+    def found_by_meaning(self, new: str) -> list[str]:
+        """Ids that the semantic layer knows, but in the generation `new`, lately used first."""
+        residents = self._copy.residents
+        return [
+            id
+            for id in residents.lately_used()
+            if (resident := residents.find(id)) is not None
+            and resident.generation != new
+            and moved_id(id, new) not in residents
+            and residents.embedding(id) is not None
+        ]
+
+    async def entry(self, id: str) -> tuple[Entry, Float32Array] | None:
+        """An entry that the semantic layer knows, and its question's embedding."""
+        entry, embedding = await self._copy.entry(id), self._copy.residents.embedding(id)
+        return None if entry is None or embedding is None else (entry, embedding)
+
+    def carry(self, entry: Entry, embedding: Float32Array, generation: str) -> bool:
+        """Let an entry serve another generation as well, until it expires as it would have.
+
+        False for one that has been deleted since it was read.
+        """
+        if entry.id not in self._copy.residents:
+            return False
+        id, packed = moved_id(entry.id, generation), pack_embedding(embedding)
+        self.put(msgspec.structs.replace(entry, id=id, generation=generation, embedding=packed))
+        return True
 
     async def delete_entry(self, id: str, *, tenant: str | None = None) -> bool:
         """Whether there was such an entry (of the tenant). Raises StoreDown."""

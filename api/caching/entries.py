@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from api.caching.normalise import normalise
-from api.caching.partition import SCHEMA_VERSION
+from api.caching.partition import SCHEMA_VERSION, moved
 from retrieval.types import Float32Array
 
 PREFIX = "rag:cache:"
@@ -87,6 +87,12 @@ def entry_id(partition: str, question: str, history: str = "") -> str:
 
 def partition_of(id: str) -> str:
     return id.partition(":")[0]
+
+
+def moved_id(id: str, generation: str) -> str:
+    """The same question's in another generation."""
+    partition, _, question = id.partition(":")
+    return f"{moved(partition, generation)}:{question}"
 
 
 def entry_key(id: str) -> str:

@@ -178,6 +178,11 @@ class Flights(Generic[E]):
             seat.lead(flight)
         return seat
 
+    def part(self) -> None:
+        """Let nobody join what runs now: it may be written from what has been deleted since."""
+        for flight in list(self._by_id.values()):
+            self._unregister(flight)
+
     async def close(self, deadline_s: float = CLOSE_S) -> None:
         """End all flights; who still listens gets ShuttingDown."""
         self.is_closed = True

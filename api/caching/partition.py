@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the stored entry and of the rules of this room; a change leaves old entries behind."""
+
+_LASTING = 32
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -34,15 +36,29 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def partition_key(scope: Scope) -> str:
-    """128 bits in hex. Raises ValueError without a tenant: such an answer belongs to nobody."""
+    """Hex: 128 bits for all but the generation, then 64 for that, so that `moved` can change it.
+
+    Raises ValueError without a tenant: such an answer belongs to nobody.
+    """
     if not scope.tenant:
         raise ValueError("an answer without a tenant cannot be cached")
     parts = {
         **msgspec.structs.asdict(scope),
+        "generation": None,
         "temperature": float(scope.temperature),
         "schema": SCHEMA_VERSION,
     }
-    return hashlib.sha256(_encoder.encode(parts)).hexdigest()[:32]
+    lasting = hashlib.sha256(_encoder.encode(parts)).hexdigest()[:_LASTING]
+    return lasting + _generation_key(scope.generation)
+
+
+def moved(partition: str, generation: str) -> str:
+    """The partition that differs from this one in its generation alone."""
+    return partition[:_LASTING] + _generation_key(generation)
+
+
+def _generation_key(generation: str) -> str:
+    return hashlib.sha256(generation.encode()).hexdigest()[:16]
 
 
 def history_key(messages: Sequence[tuple[str, str]]) -> str:

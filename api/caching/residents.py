@@ -121,6 +121,15 @@ class Residents:
         index = self._indexes.get(partition)
         return index.search(embedding, threshold, now) if index is not None else []
 
+    def embedding(self, id: str) -> Float32Array | None:
+        """What an entry is found by; None for one that the exact layer alone finds."""
+        index = self._indexes.get(partition_of(id))
+        return index.vector(id) if index is not None else None
+
+    def lately_used(self) -> list[str]:
+        """All ids, most recently used first."""
+        return [*reversed(self._payloads), *reversed(self._bare)]
+
     def matching(self, is_meant: Callable[[Resident], bool]) -> list[str]:
         return [id for id, resident in self._residents.items() if is_meant(resident)]
 

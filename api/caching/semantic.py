@@ -85,6 +85,11 @@ class SemanticIndex:
             self._vectors[slot] = 0  # a cosine of 0 is under every threshold
             self._free.append(slot)
 
+    def vector(self, id: str) -> Float32Array | None:
+        """The embedding of an id, as float16 holds it."""
+        slot = self._slots.get(id)
+        return None if slot is None else self._vectors[slot].astype(np.float32)
+
     def search(
         self, embedding: Float32Array, threshold: float, now: float, *, k: int = 5
     ) -> list[Near]:

@@ -54,9 +54,9 @@ class Writer:
 
     def touch(self, id: str) -> None:
         """Tell the store within a second that an entry was served from this process."""
-        self._touched.add(id)
-        if len(self._touched) == 1:
+        if not self._touched:
             self._arrived.set()
+        self._touched.add(id)
 
     def pending(self) -> set[str]:
         """Ids of entries that wait to be written."""
@@ -104,12 +104,18 @@ class Writer:
                 await asyncio.sleep(RETRY_S)
 
     async def _wait_for_work(self) -> None:
-        if self._waiting or self._in_hand or self._is_closing:
+        if not (self._has_writes() or self._touched):
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._has_writes():
             return
-        self._arrived.clear()
+        self._arrived.clear()  # touches alone are gathered for a while
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TOUCH_S if self._touched else None):
+            async with asyncio.timeout(TOUCH_S):
                 await self._arrived.wait()
+
+    def _has_writes(self) -> bool:
+        return bool(self._waiting or self._in_hand or self._is_closing)
 
     async def _write_batch(self) -> None:
         while len(self._in_hand) < BATCH and self._waiting:

@@ -87,10 +87,12 @@ def _asking(request: JSONRequest, data: ChatRequest, service: Service) -> Ask:
     """Return the last question of a chat with all that its answer takes."""
     conversation = read_conversation(turns_of(data))
     pinned = _serving(data.model, service.engines.all)
+    options = data.ragrelay or RagOptions()
     inquiry = Inquiry(
         query=conversation.question,
         history=conversation.history,
-        top_k=(data.ragrelay or RagOptions()).top_k,
+        top_k=options.top_k,
+        filters=options.filters,
         max_tokens=longest_answer(data),
         temperature=data.temperature,
     )

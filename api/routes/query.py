@@ -35,6 +35,7 @@ from api.schemas import (
 from api.service import Service
 from api.stages import Ask
 from api.streaming import PlainAnswer, StreamedAnswer
+from api.view import view_of
 from api.wire import OwnWire
 from retrieval.types import Hit
 
@@ -85,6 +86,7 @@ def asking(
         admitted=admitted,
         deadline=asyncio.get_running_loop().time() + left_s,
         pinned=pinned_engine(headers_of(scope).get("x-engine"), admitted.caller, service) or pinned,
+        view=view_of(admitted.caller, inquiry.filters),
     )
 
 
@@ -131,7 +133,7 @@ LastEventId = Annotated[
     "/query/stream",
     before_request=admitting("stream", "query"),
     status_code=200,
-    summary="The same as server-sent events: sources, token, done or error",
+    summary="The same as server-sent events: sources, token, citation, done or error",
     responses={200: STREAM_RESPONSE, **ERROR_RESPONSES},
     operation_class=AnswerStream,
 )
@@ -197,7 +199,9 @@ def _reading(
 async def post_search(request: JSONRequest, data: JSONBody[SearchRequest]) -> SearchResponse:
     record = record_of(request.scope)
     service: Service = request.app.state.service
-    retrieval = await retrieve(service.loader.retriever().retrieve(data.query, data.top_k), record)
+    view = view_of(admitted_of(request).caller, data.filters)
+    finding = service.loader.retriever().retrieve(data.query, data.top_k, view=view)
+    retrieval = await retrieve(finding, record)
     record.stages_ms["total"] = record.elapsed_ms()
     service.metrics.observe_stages(retrieval.latency_ms)
     return SearchResponse(

@@ -32,7 +32,7 @@ class AnswerStream(Operation):
     def __post_init__(self) -> None:
         content = _content_of_200(self)
         payload = content[EVENT_STREAM].schema
-        content[EVENT_STREAM] = described(payload, "sources", "token", "done", "error")
+        content[EVENT_STREAM] = described(payload, "sources", "token", "citation", "done", "error")
 
 
 @dataclass

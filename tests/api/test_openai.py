@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.citing.types import Citation, CitedSpan
 from api.errors import (
     BudgetExhausted,
     DeadlineExceeded,
@@ -66,8 +67,8 @@ def test_chat_plain_is_a_chat_completion(client: Client, engine: FakeEngine) -> 
             "file_citation": {
                 "file_id": "france.md",
                 "filename": "France",
-                "start_index": 6,
-                "end_index": 9,
+                "start_index": 0,
+                "end_index": 10,
             },
         }
     ]
@@ -96,7 +97,8 @@ def test_chat_stream_is_role_text_finish_and_done(client: Client, engine: FakeEn
     assert all("ragrelay" not in chunk for chunk in stream[:-1])
     assert stream[-1]["ragrelay"]["sources"][0]["doc_id"] == "france.md"
     (annotation,) = stream[-1]["choices"][0]["delta"]["annotations"]
-    assert annotation["file_citation"]["start_index"] == 6
+    assert annotation["file_citation"]["end_index"] == len("Paris [1].")
+    assert [c["kind"] for c in stream[-1]["ragrelay"]["citations"]] == ["cited"]
 
 
 def test_chat_stream_tells_usage_where_asked(client: Client) -> None:
@@ -115,6 +117,7 @@ def test_chat_is_the_same_answer_as_query(client: Client) -> None:
     theirs = client.post(PATH, CHAT).json()
     assert theirs["choices"][0]["message"]["content"] == ours["answer"]
     assert theirs["ragrelay"]["sources"] == ours["sources"]
+    assert theirs["ragrelay"]["citations"] == ours["citations"]
     assert theirs["ragrelay"].keys() | {"answer"} == ours.keys()
 
 
@@ -553,13 +556,18 @@ def source(n: int) -> Source:
     )  # fmt: skip
 
 
-def test_annotations_are_the_markers_that_name_a_source() -> None:
-    answer = "Ä is so [2]. B [1][2] too [3], [0], [12345], [x]."
-    found = [a.file_citation for a in annotations(answer, [source(1), source(2)])]
-    assert [(c.file_id, answer[c.start_index : c.end_index]) for c in found] == [
-        ("d2", "[2]"),
-        ("d1", "[1]"),
-        ("d2", "[2]"),
+def citation(start: int, end: int, *numbers: int) -> Citation:
+    spans = [CitedSpan(n=n, doc_id=f"d{n}", passage_id=f"d{n}:0", start=0, end=1) for n in numbers]
+    return Citation(start=start, end=end, kind="inferred", score=1.0, sources=spans)
+
+
+def test_annotations_are_the_sources_of_each_sentence() -> None:
+    citations = [citation(0, 5, 2), citation(6, 9), citation(10, 12, 1, 2)]
+    found = [a.file_citation for a in annotations(citations, [source(1), source(2)])]
+    assert [(c.filename, c.file_id, c.start_index, c.end_index) for c in found] == [
+        ("T2", "d2", 0, 5),
+        ("T1", "d1", 10, 12),
+        ("T2", "d2", 10, 12),
     ]
 
 

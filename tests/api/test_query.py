@@ -8,7 +8,7 @@ from tests.harness import QUESTION, Client, frames, text_of
 FACTS = {
     "cost_eur",
     "finish_reason", "usage", "latency_ms", "degraded", "request_id", "engine", "model",
-    "index_generation", "cache",
+    "index_generation", "cache", "dropped_markers",
 }  # fmt: skip
 STAGES = {
     "auth", "embed", "dense", "sparse", "fuse", "prompt", "queue", "first_token", "generation",
@@ -23,7 +23,7 @@ def test_query_known_topic_answers_with_sources_and_facts(client: Client) -> Non
     assert body["answer"] == "Paris is it."
     assert body["sources"][0]["doc_id"] == "france.md"
     assert [source["n"] for source in body["sources"]] == list(range(1, len(body["sources"]) + 1))
-    assert set(body) == FACTS | {"answer", "sources"}
+    assert set(body) == FACTS | {"answer", "sources", "citations"}
     assert set(body["latency_ms"]) == STAGES
     assert body["usage"] == {"prompt_tokens": 39, "completion_tokens": 3, "estimated": False}
     assert body["finish_reason"] == "stop"
@@ -45,8 +45,9 @@ def test_stream_known_topic_sends_sources_tokens_done_in_order(client: Client) -
     assert answered.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answered.headers["x-accel-buffering"] == "no"
     assert answered.headers["cache-control"] == "no-cache, no-transform"
-    assert [frame.event for frame in stream] == ["sources", "token", "token", "token", "done"]
-    assert [frame.id for frame in stream] == [1, 2, 3, 4, 5]
+    tokens = ["token"] * 3
+    assert [frame.event for frame in stream] == ["sources", *tokens, "citation", "done"]
+    assert [frame.id for frame in stream] == [1, 2, 3, 4, 5, 6]
     assert set(stream[-1].data) == FACTS
 
 
@@ -55,6 +56,7 @@ def test_stream_and_query_same_question_give_the_same_answer(client: Client) -> 
     stream = frames(client.post("/query/stream", QUESTION).body)
     assert text_of(stream) == plain["answer"]
     assert stream[0].data["sources"] == plain["sources"]
+    assert [frame.data for frame in stream if frame.event == "citation"] == plain["citations"]
     assert stream[-1].data["usage"] == plain["usage"]
 
 

@@ -90,7 +90,7 @@ def test_paraphrase_is_a_semantic_hit_and_streams_alike(cached: Client, engine: 
     cached.post("/query", QUESTION)
     body = {"query": "What's the capital city of France?"}
     stream = frames(cached.post("/query/stream", body).body)
-    assert [frame.event for frame in stream] == ["sources", "token", "done"]
+    assert [frame.event for frame in stream] == ["sources", "token", "citation", "done"]
     assert text_of(stream) == "Paris is it."
     facts = stream[-1].data["cache"]
     assert facts["kind"] == "semantic"

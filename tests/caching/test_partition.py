@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.caching.partition import Scope, history_key, partition_key
+from api.caching.partition import Scope, history_key, moved, partition_key
 
 SCOPE = Scope(
     tenant="acme",
@@ -36,6 +36,15 @@ def test_partition_any_changed_part_is_another(change: tuple[str, object]) -> No
     field, value = change
     other = msgspec.structs.replace(SCOPE, **{field: value})
     assert (partition_key(other) == partition_key(SCOPE)) == (value == getattr(SCOPE, field))
+
+
+@given(st.text(), st.text())
+def test_partition_moves_to_another_generation(begins: str, ends: str) -> None:
+    old, new = (
+        partition_key(msgspec.structs.replace(SCOPE, generation=generation))
+        for generation in (begins, ends)
+    )
+    assert moved(old, ends) == new
 
 
 def test_partition_order_of_settings_does_not_matter() -> None:

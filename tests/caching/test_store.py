@@ -152,6 +152,27 @@ def test_writer_touch_keeps_an_entry_young(valkey: Valkey) -> None:
     run(valkey, scenario)
 
 
+def test_writer_gathers_the_touches_of_an_entry(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        writer = Writer(store)
+        write = put("hot?")
+        await store.write([write])
+        writer.start()
+        before = await touches(store)
+        for _ in range(100):
+            writer.touch(write.change.id)
+            await asyncio.sleep(0.005)
+        await until(lambda: not writer._touched)
+        await writer.close(1.0)
+        assert await touches(store) - before <= 2
+
+    async def touches(store: Store) -> int:
+        stats = await store._redis.info("commandstats")
+        return stats.get("cmdstat_touch", {"calls": 0})["calls"]
+
+    run(valkey, scenario)
+
+
 def test_void_holds_what_was_written_before() -> None:
     old = entry("q", created_at=10.0, tenant="acme", doc_ids=("a", "b"))
     assert Voided("all", "", 10.0).holds(old)

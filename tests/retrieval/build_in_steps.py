@@ -6,9 +6,11 @@ build_in_steps.py INDEX_DIR CORPUS STAGE ACTION
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 
+from retrieval import assembly
 from retrieval.build import build_index
 from retrieval.types import RetrievalError
 from tests.retrieval.fakes import FakeEmbedder
@@ -38,6 +40,15 @@ def main(index_dir: str, corpus: str, stage: str, action: str) -> None:
 
     if stage in ("fsync", "rename", "replace"):
         before(stage)
+    if stage == "process":
+        assembly.INLINE_PASSAGES = 0
+        entered = subprocess.Popen.__enter__
+
+        def stopping(child: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+            stop()
+            return entered(child)
+
+        subprocess.Popen.__enter__ = stopping  # type: ignore[method-assign]
     if action == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
     try:

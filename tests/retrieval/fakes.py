@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from retrieval.types import Float32Array
+from retrieval.types import Float32Array, Rows
 
 
 def word_tokenizer() -> Tokenizer:
@@ -52,3 +52,8 @@ class FakeEmbedder:
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
             vector = np.random.default_rng(seed).standard_normal(self.dim).astype(np.float32)
         return vector / np.linalg.norm(vector)
+
+
+def counts_of_one(n_documents: int) -> Rows:
+    """Each document is one passage."""
+    return np.ones(n_documents, dtype=np.int64)

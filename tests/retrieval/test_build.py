@@ -169,7 +169,7 @@ def test_build_interrupted_while_writing_leaves_no_debris(index_dir, corpus, fak
     assert (current_generation(index_dir), entries(index_dir)) == (old, [old])
 
 
-@pytest.mark.parametrize("stage", ["read", "embed", "write", "fsync", "rename", "replace"])
+@pytest.mark.parametrize("stage", ["read", "split", "embed", "write", "fsync", "rename", "replace"])
 def test_build_killed_at_any_step_leaves_the_old_serving(index_dir, corpus, fake, stage):
     old = build_index(index_dir, [corpus], fake).generation
     (corpus / "new.txt").write_text("new")

@@ -83,8 +83,8 @@ def test_open_other_model_raises_index_mismatch_with_the_command(index_dir):
 
 def test_open_other_format_version_raises_index_mismatch(index_dir):
     path = generation_dir(index_dir) / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"format_version": 2', b'"format_version": 3'))
-    with pytest.raises(IndexMismatch, match="index format 3"):
+    path.write_bytes(path.read_bytes().replace(b'"format_version": 3', b'"format_version": 4'))
+    with pytest.raises(IndexMismatch, match="index format 4"):
         open_index(index_dir)
 
 
@@ -124,8 +124,12 @@ def test_opened_index_serves_on_after_its_files_are_pruned(index_dir, corpus, fa
 def test_manifest_holds_what_the_readme_promises(index_dir, fake):
     raw = msgspec.json.decode((generation_dir(index_dir) / MANIFEST).read_bytes())
     assert raw["embedding"] == {"model_id": fake.model_id, "revision": fake.revision, "dim": 8}
-    assert raw["format_version"] == 2
+    assert raw["format_version"] == 3
     assert raw["splitter"] == {"max_tokens": 200, "overlap": 32, "limit": 256}
-    assert raw["dense"] == {"kind": "flat", "nlist": 0, "nprobe": 0, "recall": 1.0, "sample": 0}
+    assert raw["dense"] == {
+        "kind": "flat", "nlist": 0, "nprobe": 0, "recall": 1.0, "sample": 0,
+        "trained": 0, "added": 0,
+    }  # fmt: skip
+    assert raw["seq"] == 0
     assert raw["sparse"] == {"language": "english", "method": "lucene", "k1": 1.5, "b": 0.75}
     assert set(raw["files"]) >= {"dense.faiss", "passages.msgpack", "sparse/vocab.index.json"}

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.build import with_gaps
+from retrieval.fresh import with_gaps
 from retrieval.merging import MERGED_CHARS, distinct, merge
 from retrieval.types import Hit, Passage, Scores
 

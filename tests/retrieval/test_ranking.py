@@ -20,7 +20,8 @@ def test_rank_equals_fusing_every_passage_of_a_small_index(fake, index):
     query_embedding = fake.encode_queries([QUERY])[0]
     sparse = index.sparse.scores(QUERY)
     fused = convex(index.dense.vectors(np.arange(3)) @ query_embedding, sparse)
-    ranking = Ranker(min_similarity=-1).rank(index, query_embedding, sparse)
+    ranker = Ranker(sparse_weight=0.5, min_similarity=-1)
+    ranking = ranker.rank(index, query_embedding, sparse)
     assert ranking.rows.tolist() == np.argsort(-fused, kind="stable").tolist()
     np.testing.assert_allclose(ranking.fused, np.sort(fused)[::-1], atol=1e-6)
 

@@ -47,7 +47,7 @@ def retrieve(retriever: Retriever, query: str, k: int = 3):
 
 
 def test_retrieve_by_hand_fuses_both_sides(embedder, index):
-    retrieval = retrieve(Retriever(embedder, index), "sleeping cats")
+    retrieval = retrieve(Retriever(embedder, index, sparse_weight=0.5), "sleeping cats")
     assert retrieval.generation == index.generation
     assert set(retrieval.latency_ms) == {"embed", "dense", "sparse", "fuse"}
     assert [hit.rank for hit in retrieval.hits] == [1, 2, 3]

@@ -26,7 +26,8 @@ TEXTS = [
 
 def bm25s_tokens(text: str, language: str = "english") -> list[str]:
     stemmer = Stemmer.Stemmer(language)
-    options = {"stopwords": language, "stemmer": stemmer, "show_progress": False}
+    stop_words = list(STOP_WORDS[language])
+    options = {"stopwords": stop_words, "stemmer": stemmer, "show_progress": False}
     return bm25s.tokenize([text], return_ids=False, **options)[0]
 
 

@@ -1,0 +1,167 @@
+"""Sixteen streams while the documents change and change: errors, mixed answers, latency, memory.
+
+    python -m bench.swaps [SWAPS] [DOCUMENTS]
+
+Every document says which edition it is of. The scripted engine answers with the editions that its
+prompt holds, so an answer from two generations shows. First the same load without a change.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from tests.fake_engine import Exchange, FakeEngine, saying
+from tests.harness import frames, text_of
+
+CLIENTS = 16
+SWAPS = 60
+DOCUMENTS = 200
+PAUSE_S = 0.1
+"""Between two questions of a client: its server shares two cores with it."""
+QUIET_S = 10.0
+
+
+class Answer(msgspec.Struct):
+    status: int
+    editions: frozenset[str]
+    seconds: float
+
+
+class Load:
+    """Clients that ask one streamed question after another."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.answers: list[Answer] = []
+        self._session = session
+        self._tasks = [asyncio.create_task(self._ask(n)) for n in range(CLIENTS)]
+
+    async def stop(self) -> list[Answer]:
+        for task in self._tasks:
+            task.cancel()
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for end in ended:
+            if not isinstance(end, asyncio.CancelledError):
+                raise RuntimeError(f"a client failed: {end!r}")
+        return self.answers
+
+    async def _ask(self, n: int) -> None:
+        while True:
+            n += CLIENTS
+            body = {"query": f"What does report number {n % DOCUMENTS} tell?", "top_k": 5}
+            started = time.perf_counter()
+            async with self._session.post("/query/stream", json=body) as response:
+                raw = await response.read()
+            self.answers.append(_answer(response.status, raw, time.perf_counter() - started))
+            await asyncio.sleep(PAUSE_S)
+
+
+def _answer(status: int, raw: bytes, seconds: float) -> Answer:
+    if status != 200:
+        return Answer(status, frozenset(), seconds)
+    stream = frames(raw)
+    if stream[-1].event != "done":
+        return Answer(0, frozenset(), seconds)
+    told = json.dumps(stream[0].data) + text_of(stream)
+    return Answer(status, frozenset(re.findall(r"edition-\d+", told)), seconds)
+
+
+async def cite(exchange: Exchange) -> None:
+    editions = sorted(set(re.findall(r"edition-\d+", exchange.call.body.decode())))
+    await saying(["From ", *(f"{edition} " for edition in editions)])(exchange)
+
+
+async def publish(session: aiohttp.ClientSession, edition: int, n_documents: int) -> float:
+    """Replace all documents by the next edition; seconds until it serves."""
+    started = time.perf_counter()
+    documents = [
+        {"id": f"d{n}", "text": f"Report number {n} tells of edition-{edition} and of no other."}
+        for n in range(n_documents)
+    ]
+    async with session.post("/documents", json={"documents": documents}) as response:
+        if response.status != 202:
+            raise RuntimeError(await response.text())
+        path = response.headers["Location"]
+    while True:
+        async with session.get(path) as response:
+            job = (await response.json())["job"]
+        if job["finished_at"]:
+            return time.perf_counter() - started
+        await asyncio.sleep(0.02)
+
+
+def memory(pid: int) -> tuple[float, int]:
+    """(resident MB, mapped files of generations) of the server."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    resident = re.search(r"VmRSS:\s+(\d+) kB", status)
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    assert resident is not None
+    return int(resident.group(1)) / 1024, sum("/generations/" in line for line in maps)
+
+
+async def measure(url: str, pid: int, swaps: int, n_documents: int) -> None:
+    async with aiohttp.ClientSession(url) as session:
+        await publish(session, 0, n_documents)
+        while True:
+            async with session.get("/health/ready") as response:
+                if response.status == 200:
+                    break
+            await asyncio.sleep(0.1)
+        load = Load(session)
+        await asyncio.sleep(QUIET_S)
+        quiet = await load.stop()
+        before = memory(pid)
+        load = Load(session)
+        started = time.perf_counter()
+        took = [await publish(session, n, n_documents) for n in range(1, swaps + 1)]
+        seconds = time.perf_counter() - started
+        busy = await load.stop()
+        await asyncio.sleep(2)
+        after = memory(pid)
+    _print("without swaps", quiet)
+    _print(f"{swaps} swaps in {seconds:.0f} s", busy)
+    print(f"a swap: median {np.median(took):.2f} s, most {max(took):.2f} s ({n_documents} changed)")
+    print(f"resident: {before[0]:.0f} MB before, {after[0]:.0f} MB after")
+    print(f"mapped files of generations: {before[1]} before, {after[1]} after")
+
+
+def _print(name: str, answers: list[Answer]) -> None:
+    times_ms = np.array([answer.seconds for answer in answers]) * 1000
+    errors = sum(answer.status != 200 for answer in answers)
+    mixed = sum(len(answer.editions) != 1 for answer in answers if answer.status == 200)
+    p50, p99 = np.percentile(times_ms, [50, 99])
+    print(
+        f"{name}: {len(answers)} answers, {errors} errors, {mixed} of mixed or no generation,"
+        f" p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+    )
+
+
+def main() -> None:
+    swaps, n_documents = ([int(n) for n in sys.argv[1:]] + [SWAPS, DOCUMENTS][len(sys.argv) - 1 :])[
+        :2
+    ]
+    with tempfile.TemporaryDirectory() as home, FakeEngine() as engine:
+        engine.script = cite
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.library.serve_alone", f"{home}/index", engine.url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            asyncio.run(measure(url, server.pid, swaps, n_documents))
+        finally:
+            server.kill()
+            server.wait(20)
+
+
+if __name__ == "__main__":
+    main()
