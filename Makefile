@@ -65,7 +65,8 @@ install: .venv/run.stamp
 
 .venv/test.stamp: .venv/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[cpu,embedded,test]'
-	-$(MAKE) --no-print-directory .venv/text-generation .venv/schemathesis .venv/openai-npm
+	-$(MAKE) --no-print-directory .venv/text-generation .venv/schemathesis .venv/openai-npm \
+	  .venv/page-tools
 	@touch $@
 
 # TGI's last own client cannot live beside huggingface-hub 1: it gets an environment of its own.
@@ -89,6 +90,12 @@ install: .venv/run.stamp
 # OpenAI's SDK for JavaScript; its tests skip without node.
 .venv/openai-npm:
 	npm install --silent --no-audit --no-fund --no-save --prefix $@.new openai@7.57.0
+	mv $@.new $@
+
+# Playwright, which drives the system's Chromium, and axe-core; the page's tests skip without them.
+.venv/page-tools:
+	npm install --silent --no-audit --no-fund --no-save --prefix $@.new \
+	  playwright-core@1.65.1 axe-core@4.14.1
 	mv $@.new $@
 
 clean:

@@ -54,6 +54,8 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
             hits = hits[: (len(hits) + 1) // 2]
             record.degraded.append("fewer_passages")
         sources = [_source(n, hit) for n, hit in enumerate(hits, 1)]
+        record.generation = found.generation
+        record.passage_ids = [source.passage_id for source in sources]
         yield Sources(sources)
         if not sources:
             record.engine = record.model = ""

@@ -30,6 +30,7 @@ from api.idempotency import Idempotency
 from api.resume import KeptStreams
 from api.routes import (
     account,
+    analytics,
     batch,
     cache,
     docs,
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> Edge:
             *(routes.router for routes in (query, batch, openai, cache, account, health, docs)),
             documents.router(settings.ingest.body_limit),
             generations.router,
+            analytics.router,
             page.router(),
         ],
         lifespan=[lifespan],

@@ -19,6 +19,7 @@ from api.embedded import ledger_socket
 from api.eval_cli import cache, evaluation
 from api.generations_cli import generations_group
 from api.keys_cli import keys_group, open_key_store
+from api.log_cli import db_group, log_group
 from api.progress import Bar
 from api.rebuild_cli import rebuild_index
 from api.settings import Settings, SettingsError
@@ -130,6 +131,8 @@ for command in (
     selftest,
     documents_group,
     generations_group,
+    db_group,
+    log_group,
 ):
     cli.add_command(command)
 

@@ -18,7 +18,7 @@ from api.service import Service
 from api.telemetry import Record
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUIET = {"/health", "/health/ready", "/metrics"}
+_QUIET = {"/", "/page/{name:path}", "/health", "/health/ready", "/metrics"}
 
 
 def record_of(scope: Any) -> Record:
@@ -60,6 +60,9 @@ class Edge:
     def _end(self, scope: Any, record: Record) -> None:
         record.endpoint = scope.get("path_template") or "unmatched"
         self.service.metrics.observe(scope["method"], record)
+        if record.answers and self.service.log is not None:
+            admitted = scope["state"].get("admitted")
+            self.service.log.note(record, admitted.caller if admitted else None)
         level = 10 if record.endpoint in _QUIET else 20
         facts: dict[str, object] = {
             "request_id": record.request_id,

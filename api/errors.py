@@ -7,6 +7,7 @@
     ├── EngineOverloaded, EngineAuth, EngineFailed, EngineDown              the engine
     │   └── EngineDisconnect, EngineSilent                                  … mid-answer
     ├── Loading, NoIndex, IndexNotWritable, CacheDown, ShuttingDown         ourselves
+    ├── DatabaseDown                                                        the log
     └── DeadlineExceeded
 
 Foreign errors become one of these in the module that owns the client. The wire form is
@@ -128,6 +129,12 @@ class CacheDown(RagError):
     retry_after_s = 5.0
 
 
+class DatabaseDown(RagError):
+    """The log's database must answer to what was asked, and does not."""
+
+    retry_after_s = 5.0
+
+
 class ShuttingDown(RagError):
     retry_after_s = 5.0
 
@@ -168,6 +175,7 @@ ERRORS: dict[type[BaseException], Answer] = {
     NoIndex: Answer(503, "no_index", True, "unavailable"),
     IndexNotWritable: Answer(503, "index_unwritable", True, "unavailable"),
     CacheDown: Answer(503, "cache_down", True, "unavailable"),
+    DatabaseDown: Answer(503, "database_down", True, "unavailable"),
     ShuttingDown: Answer(503, "shutting_down", True, "unavailable"),
     DeadlineExceeded: Answer(504, "deadline", True, "timeout"),
 }

@@ -85,6 +85,7 @@ def _replay(hit: Hit, record: Record) -> list[Event]:
     """Return the events of a cached answer, which cost nothing."""
     entry = hit.entry
     record.cache = hit.kind
+    record.generation, record.passage_ids = entry.generation, entry.passage_ids
     record.engine, record.model = entry.payload["engine"], entry.payload["model"]
     record.stages_ms["total"] = record.elapsed_ms()
     done = Done(
@@ -186,13 +187,23 @@ async def _shared(
     seat = question.caching.flights.join(asked, lambda: made, deadline=ask.deadline)
     async with seat, aclosing(aiter(seat)) as events:  # type: ignore[type-var]
         async for event in events:
-            if isinstance(event, Done) and not seat.leads:
+            if not seat.leads:
                 event = _followed(event, seat.similarity, ask.record)
             yield event
 
 
-def _followed(done: Done, similarity: float, record: Record) -> Done:
-    """The end of an answer that another request paid for."""
+def _followed(event: Event, similarity: float, record: Record) -> Event:
+    """An event of an answer that another request paid for."""
+    match event:
+        case Sources(sources):
+            record.passage_ids = [source.passage_id for source in sources]
+        case Done():
+            return _followed_done(event, similarity, record)
+    return event
+
+
+def _followed_done(done: Done, similarity: float, record: Record) -> Done:
+    record.generation = done.index_generation
     record.cache, record.engine, record.model = "coalesced", done.engine, done.model
     record.shared_from = done.request_id
     record.stages_ms["total"] = record.elapsed_ms()

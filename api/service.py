@@ -5,7 +5,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from api.opening import connect, open_door, open_engines, open_queue, open_spend
 from api.prompt import PromptBuilder
 from api.question import Caching, Served
 from api.redis_calls import RedisCalls
+from api.remember.query_log import QueryLog, open_log
 from api.schemas import Check, Event, Health, Status
 from api.settings import Settings
 from api.spending import Spending, watch_ledger
@@ -69,6 +70,7 @@ class Service:
         self._recent: OrderedDict[str, Served] = OrderedDict()
         self.prompts = PromptBuilder.from_file(settings.pipeline.prompt_file)
         self.tracer: Tracer | None = None
+        self.log: QueryLog | None = None
         self.started = time.monotonic()
         self.drain = Drain()
         self.embedded: Embedded | None = None
@@ -87,6 +89,8 @@ class Service:
             if settings.telemetry.exporter_otlp_endpoint:
                 self.tracer = open_tracer(settings.telemetry)
                 stack.callback(self.tracer.close)
+            if settings.database.database_url != "off":
+                self.log = await stack.enter_async_context(self._open_log())
             if not settings.engine_addresses():
                 index_dir = Path(settings.retrieval.index_dir)
                 self.embedded = await stack.enter_async_context(run_embedded(index_dir))
@@ -121,6 +125,11 @@ class Service:
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
+
+    def _open_log(self) -> AbstractAsyncContextManager[QueryLog]:
+        settings = self.settings
+        index_dir, version = settings.retrieval.index_dir, self.prompts.version
+        return open_log(settings.database, index_dir, version, self.metrics)
 
     async def until_answering(self) -> None:
         """Wait until a first question has a chance: all is loaded, the embedded engine too."""
@@ -215,13 +224,13 @@ class Service:
 
     async def health(self) -> Health:
         """Ask every part now; `status` follows from the local ones alone."""
-        neighbours = await self.neighbours.ask()
-        checks = {**self.loader.checks(), **neighbours}
-        return Health(self._status(checks), checks)
+        await self.neighbours.ask()
+        return self.last_health()
 
     def last_health(self) -> Health:
         """Return the state as of the last background check, without asking anyone."""
-        checks = {**self.loader.checks(), **self.neighbours.last}
+        database = self.log.check() if self.log else Check("off")
+        checks = {**self.loader.checks(), **self.neighbours.last, "database": database}
         return Health(self._status(checks), checks)
 
     def _status(self, checks: dict[str, Check]) -> Status:

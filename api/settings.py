@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
+from api.database_settings import DatabaseSettings
 from api.retrieval_settings import RetrievalSettings
 from api.setting_groups import (
     ApiSettings,
@@ -37,6 +38,7 @@ ENGINE_URLS = {
 }
 
 
+DATABASES = ("postgresql://", "postgres://", "sqlite:///")
 NONE_CHANGED: Mapping[str, str] = {}
 
 
@@ -62,6 +64,7 @@ class Settings(Group, frozen=True, kw_only=True):
     retrieval: RetrievalSettings = RetrievalSettings()
     ingest: IngestSettings = IngestSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    database: DatabaseSettings = DatabaseSettings()
 
     @classmethod
     def from_env(
@@ -114,6 +117,7 @@ PREFIXES = {
     "retrieval": "RETRIEVAL_",
     "ingest": "INGEST_",
     "telemetry": "OTEL_",
+    "database": "",
 }
 NAMES = {("engine", "kind"): "ENGINE"}
 FALLBACKS = {"CACHE_REDIS_URL": "REDIS_URL"}
@@ -207,4 +211,7 @@ def _consistent(settings: Settings) -> Settings:
     settings.engine_addresses()
     if settings.pipeline.prompt_file and not Path(settings.pipeline.prompt_file).is_file():
         raise SettingsError("PIPELINE_PROMPT_FILE: no such file")
+    database = settings.database.database_url
+    if database not in ("", "off") and not database.startswith(DATABASES):
+        raise SettingsError(f"DATABASE_URL: must begin with {' or '.join(DATABASES)}, or be off")
     return settings

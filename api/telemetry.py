@@ -7,7 +7,7 @@ after its 200 is not a success.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -66,6 +66,16 @@ class Record(msgspec.Struct):
     """Added to the response: what is left of the caller's limits."""
     shared_from: str = ""
     """The request whose answer this one shared while it was made."""
+    generation: str = ""
+    """Of the index that it was answered from."""
+    passage_ids: Sequence[str] = ()
+    prompt_version: str = ""
+    """Where it is not the common one."""
+    experiment: str = ""
+    variant: str = ""
+    question: str = ""
+    """With LOG_TEXT on alone, as is the answer."""
+    answer: str = ""
     trace: Any = None
     """The open span, where tracing is on."""
     trace_id: str = ""

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes in the folder $1 what is missing of the stack's secrets; what is there stays.
-# Readable for the owner and its group (Redis, API); Grafana's password for all.
+# Readable for the owner and its group (Redis, PostgreSQL, API); Grafana's password for all.
 set -eu
 cd "$1"
 umask 027
@@ -14,10 +14,12 @@ random() {
     head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n'
 }
 
-for name in cache-password ledger-password api-key key-pepper grafana-password; do
+for name in cache-password ledger-password database-password api-key key-pepper grafana-password; do
     if [ ! -s "$name" ]; then random | write "$name"; fi
 done
 chmod 444 grafana-password
+
+printf 'postgresql://ragrelay:%s@postgres:5432/ragrelay\n' "$(cat database-password)" | write database-url
 
 for store in cache ledger; do
     printf 'requirepass %s\n' "$(cat $store-password)" | write $store.conf

@@ -5,6 +5,7 @@ Litestar's test client delivers a stream only once it is complete; these see it 
 
 import asyncio
 import atexit
+import gc
 import http.client
 import json
 import socket
@@ -163,6 +164,7 @@ def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) 
             "CB_REDIS_URL": ledger_url(),
             "LIMIT_ENABLED": "false",
             "CACHE_ENABLED": "false",
+            "DATABASE_URL": "off",
         }
     )
     for name, fields in groups.items():
@@ -191,6 +193,7 @@ def live(settings: Settings, *, wait: bool = True) -> Iterator[tuple[Client, Edg
     finally:
         server.should_exit = True
         thread.join(20)
+        gc.unfreeze()  # what a server froze at its start would outlive it: 100 MB each
         assert not thread.is_alive(), "the server did not stop"
 
 

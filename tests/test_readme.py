@@ -71,6 +71,19 @@ def test_readme_curl_lines_answer(answering: Client, block: str) -> None:
         assert b'"answer":"TGI and vLLM"' in done.stdout
 
 
+@pytest.mark.parametrize("block", blocks("sh", "ragrelay ask"))
+def test_readme_ask_lines_show_the_answer_and_its_sources(answering: Client, block: str) -> None:
+    done = subprocess.run(
+        ["sh", "-ec", block.replace(".venv/bin", str(Path(sys.executable).parent))],
+        env={"PATH": "/usr/bin:/bin", "RAGRELAY_URL": answering.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "TGI and vLLM" in done.stdout
+
+
 @pytest.mark.parametrize("block", blocks("python", "urlopen"))
 def test_readme_python_prints_the_answer(answering: Client, block: str) -> None:
     code = block.replace(URL, answering.url)

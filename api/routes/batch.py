@@ -95,7 +95,8 @@ async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answer
             lane="batch",
             deadline=asyncio.get_running_loop().time() + ask.stages.deadline_s,
         )
-        return answered(request, own, service)
+        events = answered(request, own, service)
+        return events if service.log is None else service.log.noting(events, record, each.caller)
 
     return answering
 

@@ -65,15 +65,21 @@ async def delete_cache(
 )
 async def post_feedback(request: JSONRequest, data: JSONBody[FeedbackRequest]) -> FeedbackResponse:
     service: Service = request.app.state.service
-    tenant = admitted_of(request).caller.tenant
+    caller = admitted_of(request).caller
+    tenant = caller.tenant
     caching = service.caching()
     served = caching.recent.get(data.request_id) if caching else None
     if served is not None and served.tenant != tenant:
         served = None
-    if caching is None or data.rating == "up":
+    is_kept = False
+    if caching is not None and data.rating == "down" and not (served or data.entry_id):
+        is_kept = service.log is not None and await service.log.knows(tenant, data.request_id)
+        if not is_kept:
+            raise NotFound("request_id: no such answer of late; give its entry_id")
+    if service.log is not None:
+        service.log.judge(data, caller)
+    if caching is None or data.rating == "up" or is_kept:
         return FeedbackResponse(False)
-    if served is None and data.entry_id is None:
-        raise NotFound("request_id: no such answer of late; give its entry_id")
     try:
         if served is not None and data.entry_id in (None, served.entry_id):
             if not served.entry_id:

@@ -3,8 +3,9 @@
 A `before_request` and no Litestar guard: for guards it copies the whole handler, 40 µs each time.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar import Request
 
@@ -13,6 +14,7 @@ from api.admission.door import Admitted
 from api.admission.limits import Cost
 from api.admission.refusals import RateLimited
 from api.edge import headers_of, record_of
+from api.errors import Forbidden
 from api.service import Service
 
 BeforeRequest = Callable[[Request[Any, Any, Any]], Awaitable[None]]
@@ -31,6 +33,8 @@ def admitting(route_class: RouteClass, scope: Scope, cost: Cost | None = None) -
         record.endpoint = request.scope["path_template"]
         before = record.elapsed_ms()
         headers = headers_of(request.scope)
+        if "origin" in headers:
+            _require_own_page(request, headers, service)
         client = request.scope["client"]
         record.peer = client[0] if client else ""
         admitted = service.door.admit_at_once(headers, route_class)
@@ -52,6 +56,24 @@ def admitting(route_class: RouteClass, scope: Scope, cost: Cost | None = None) -
         record.stages_ms = {"auth": record.elapsed_ms() - before}
 
     return admit
+
+
+def _require_own_page(
+    request: Request[Any, Any, Any], headers: Mapping[str, str], service: Service
+) -> None:
+    """Raise Forbidden for a change that a browser makes on behalf of another site's page.
+
+    A form with files needs no preflight: any page could upload into a ragrelay without keys.
+    """
+    allowed = {origin.strip() for origin in service.settings.api.cors_origins.split(",")}
+    if request.method == "GET" or headers["origin"] in allowed or "*" in allowed:
+        return
+    site = headers.get("sec-fetch-site")
+    if site is None:  # an old browser
+        is_own = urlsplit(headers["origin"]).netloc == headers.get("host")
+        site = "same-origin" if is_own else "cross-site"
+    if site not in ("same-origin", "none"):
+        raise Forbidden("pages of other sites may ask only from API_CORS_ORIGINS")
 
 
 def admitted_of(request: Request[Any, Any, Any]) -> Admitted:

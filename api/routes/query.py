@@ -18,6 +18,7 @@ from api.edge import headers_of, record_of
 from api.errors import ErrorBody, Forbidden
 from api.examples import ANSWER
 from api.question import Wish
+from api.remember.noting import with_text
 from api.reply import reply
 from api.resume import KeptStream, KeptStreams, Owner, event_number
 from api.routes.guard import admitted_of, admitting
@@ -98,7 +99,10 @@ def answered(request: Request[Any, Any, Any], ask: Ask, service: Service) -> Asy
     def made(ask: Ask) -> AsyncGenerator[Event]:
         return answer(ask) if caching is None else reply(ask, caching=caching, wish=wish)
 
-    return condensed(ask, made) if is_follow_up(ask.request) else made(ask)
+    events = condensed(ask, made) if is_follow_up(ask.request) else made(ask)
+    if service.log is None or not service.log.keeps_text:
+        return events
+    return with_text(events, ask.record, ask.request.query)
 
 
 @post(

@@ -22,7 +22,9 @@ def test_health_alive_is_200(client: Client) -> None:
 def test_ready_loaded_lists_every_check(client: Client) -> None:
     body = client.get("/health/ready").json()
     assert body["status"] == "ok"
-    assert set(body["checks"]) == {"models", "index", "engine", "redis_cache", "redis_ledger"}
+    assert set(body["checks"]) == {
+        "models", "index", "engine", "redis_cache", "redis_ledger", "database",
+    }  # fmt: skip
     assert body["checks"]["models"]["status"] == "ok"
     assert body["checks"]["engine"]["status"] == "ok"
     assert body["checks"]["redis_cache"]["status"] == "down"

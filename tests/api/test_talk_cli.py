@@ -113,11 +113,17 @@ def test_chat_carries_its_history_and_ends_with_its_input(
     assert turns[:2] == [QUESTION, "Paris is it."]
 
 
+def hears_interrupts() -> None:
+    """A shell's background job, as this test-suite may be, starts with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_chat_interrupted_stops_the_answer_and_goes_on(client: Client, engine: FakeEngine) -> None:
     engine.script = saying(["Paris "] * 200, every=0.05)
     process = subprocess.Popen(
         [*RAGRELAY, "chat", "--url", client.url],
         env=clean_environ(PYTHONUNBUFFERED="1"),
+        preexec_fn=hears_interrupts,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -143,6 +149,7 @@ def test_ask_interrupted_is_exit_code_130(client: Client, engine: FakeEngine) ->
     process = subprocess.Popen(
         [*RAGRELAY, "ask", QUESTION, "--url", client.url],
         env=clean_environ(PYTHONUNBUFFERED="1"),
+        preexec_fn=hears_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

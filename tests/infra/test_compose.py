@@ -19,7 +19,7 @@ COMPOSE_FILES = sorted(
     [ROOT / "compose.yaml", *INFRA.glob("compose.*.yaml"), *INFRA.glob("engine-*.yaml")]
 )
 OVERRIDES = ("infra/compose.gpu.yaml", "infra/compose.hybrid.yaml")
-ONE_SHOT = {"init", "index"}
+ONE_SHOT = {"init", "index", "migrate"}
 PUBLISHED = {"proxy", "prometheus", "grafana"}
 AS_ROOT = {
     "tgi": "its entrypoint calls ldconfig and its Python lies in root's home",
@@ -125,16 +125,25 @@ def test_fresh_clone_starts_everything_with_tgi() -> None:
     model = compose()["services"]
     always = {name for name, service in model.items() if not service.get("profiles")}
     assert always == {
-        "init", "index", "api", "engine", "redis-cache", "redis-ledger",
+        "init", "index", "migrate", "api", "engine", "redis-cache", "redis-ledger", "postgres",
         "proxy", "prometheus", "grafana",
     }  # fmt: skip
     assert "text-generation-inference" in model["engine"]["image"]
 
 
-def test_api_waits_for_nothing_but_its_secrets() -> None:
-    api = compose()["services"]["api"]
-    assert set(api["depends_on"]) == {"init"}
-    assert api["depends_on"]["init"]["condition"] == "service_completed_successfully"
+def test_api_waits_for_nothing_but_its_secrets_and_tables() -> None:
+    model = compose()["services"]
+    waits_for = {
+        (name, other): how["condition"]
+        for name in ("api", "migrate")
+        for other, how in model[name]["depends_on"].items()
+    }
+    assert waits_for == {
+        ("api", "init"): "service_completed_successfully",
+        ("api", "migrate"): "service_completed_successfully",
+        ("migrate", "init"): "service_completed_successfully",
+        ("migrate", "postgres"): "service_healthy",
+    }
 
 
 def test_engine_unknown_is_refused_by_name() -> None:
@@ -170,7 +179,7 @@ def test_hybrid_leaves_the_api_to_the_host_and_opens_the_rest_to_it() -> None:
     assert {name for name, service in model.items() if "never" in service.get("profiles", [])} == {
         "api", "index", "proxy",
     }  # fmt: skip
-    for name in ("engine", "redis-cache", "redis-ledger"):
+    for name in ("engine", "redis-cache", "redis-ledger", "postgres"):
         assert {port["host_ip"] for port in model[name]["ports"]} == {"127.0.0.1"}
 
 
@@ -238,13 +247,14 @@ def test_addresses_can_be_opened_one_by_one() -> None:
     assert [p["host_ip"] for p in model["grafana"]["ports"]] == ["10.0.0.2"]
 
 
-def test_redis_meets_the_api_and_nobody_else() -> None:
+def test_stores_meet_the_api_and_nobody_else() -> None:
     for engine in ENGINES:
         model = compose(ENGINE=engine)
         networks = {n: set(s.get("networks") or {}) for n, s in model["services"].items()}
         assert {n for n, joined in networks.items() if "stores" in joined} == {
-            "api", "redis-cache", "redis-ledger",
+            "api", "migrate", "redis-cache", "redis-ledger", "postgres",
         }  # fmt: skip
+        assert networks["postgres"] == networks["migrate"] == {"stores"}
         assert networks["redis-cache"] == networks["redis-ledger"] == {"stores"}
         assert model["networks"]["stores"]["internal"] is True
         assert model["services"]["redis-cache"]["networks"]["stores"]["aliases"] == ["redis"]
@@ -253,7 +263,7 @@ def test_redis_meets_the_api_and_nobody_else() -> None:
 def test_no_secret_stands_in_an_environment(stacks: list) -> None:
     for _, name, service in stacks:
         for variable, value in environment(service).items():
-            if re.search(r"PASSWORD|KEY|TOKEN$|SECRET|REDIS_URL|PEPPER", variable):
+            if re.search(r"PASSWORD|KEY|TOKEN$|SECRET|REDIS_URL|DATABASE_URL|PEPPER", variable):
                 assert not value or variable.endswith("_FILE"), f"{name}: {variable}"
 
 
@@ -261,7 +271,7 @@ def test_api_environment_holds_settings_that_exist() -> None:
     known = {variable.name for variable in variables()} | OF_LIBRARIES
     known |= {f"{variable.name}_FILE" for variable in variables() if variable.is_secret}
     model = compose()["services"]
-    for name in ("api", "index"):
+    for name in ("api", "index", "migrate"):
         assert set(environment(model[name])) - known == set()
 
 
@@ -291,7 +301,7 @@ def test_secrets_are_made_once_and_kept(tmp_path: Path) -> None:
     make_secrets(tmp_path)
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     values = [made[n].strip() for n in made if n.endswith(("-password", "-key", "-pepper"))]
-    assert len(values) == len(set(values)) == 5
+    assert len(values) == len(set(values)) == 6
     assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values)
     make_secrets(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == made

@@ -1,0 +1,185 @@
+"""What the log costs a request, and how long its analytics take over 10k, 100k and 1M rows.
+
+python -m bench.remember [sizes|path]
+
+PostgreSQL from the wheel, fsync off, 64 MB of shared buffers; rows seeded by SQL, over 30 days as
+retention keeps them, and once a million over the window's one day. CPU of the request path is that
+of the event loop's thread, which converts rows as well; engine and database run elsewhere.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.app import create_app
+from api.edge import Edge
+from api.remember import analytics, reading
+from api.remember.analytics import Window
+from api.remember.database import Database
+from api.remember.reading import Wanted
+from api.setting_groups import Secret
+from tests.fake_engine import FakeEngine, saying
+from tests.harness import settings_for
+from tests.remember.rows import answered
+from tests.remember.servers import Postgres, postgres
+
+DAYS = 86400.0
+SIZES = ((10_000, 30.0), (100_000, 30.0), (1_000_000, 30.0), (1_000_000, 1.0))
+REPEATS = 20
+N_REQUESTS = 150
+ROUNDS = 7
+BODY = b'{"query": "What is the capital of France?"}'
+
+SEED = """
+INSERT INTO answers
+SELECT ((:now - s) * 1000000)::bigint * 2048 + n % 2048, :now - s, 'r' || n, 'tenant' || n % 20,
+       'k' || n % 50, '/query', CASE WHEN n % 50 = 0 THEN 'engine_error' ELSE 'ok' END,
+       CASE WHEN n % 50 = 0 THEN 'engine_down' ELSE '' END, n % 33 = 0, 'vllm', 'model' || n % 3,
+       'p1', '', '', 'g1', CASE WHEN n % 4 = 0 THEN 'exact' ELSE 'none' END,
+       200 + (n * 7919 % 5000), 50 + (n * 104729 % 900), '{"total": 300.0}', 900, 80, 0.0005,
+       '["a:0", "b:1", "c:2"]', 'question ' || n % 5000, 'An answer of some words [1].'
+FROM (SELECT n, n::float8 / :rows * :span AS s
+      FROM generate_series(0::bigint, :rows - 1) AS n) AS seeds
+"""
+CALLS: dict[str, Callable[[AsyncConnection, Window], Awaitable[Any]]] = {
+    "summary": analytics.summary,
+    "savings": analytics.savings,
+    "engines": analytics.engines,
+    "queries": lambda connection, window: reading.newest(connection, window, Wanted(), 50),
+    "queries, unanswered": lambda connection, window: reading.newest(
+        connection, window, Wanted(unanswered=True), 50
+    ),
+    "questions": lambda connection, window: reading.failing(connection, window, limit=50, offset=0),
+}
+
+
+async def time_calls(url: str, rows: int, days: float) -> dict[str, list[float]]:
+    database = Database(url, "unused")
+    await database.migrate()
+    now = time.time()
+    values = {"now": now, "rows": rows, "span": days * DAYS}
+    await database.run(lambda connection: connection.execute(text(SEED), values), within_s=500.0)
+    await database.run(lambda connection: connection.execute(text("ANALYZE")), within_s=60.0)
+    took: dict[str, list[float]] = {}
+    for name, call in CALLS.items():
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            await database.run(lambda c, call=call: call(c, Window(since=now - DAYS)), within_s=60)
+            took.setdefault(name, []).append((time.perf_counter() - started) * 1000)
+    await database.close()
+    return took
+
+
+def sizes(server: Postgres) -> None:
+    print("24 h window, ms, p50 / p95 of", REPEATS)
+    for n, (rows, days) in enumerate(SIZES):
+        took = asyncio.run(time_calls(server.create(f"bench{n}"), rows, days))
+        shown = ", ".join(
+            f"{name} {median(ms):.0f} / {sorted(ms)[int(0.95 * len(ms)) - 1]:.0f}"
+            for name, ms in took.items()
+        )
+        print(f"{rows:,} rows over {days:.0f} days: {shown}", flush=True)
+
+
+async def ask(app: Edge) -> None:
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "path": "/query", "raw_path": b"/query", "query_string": b"", "root_path": "",
+        "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+        "headers": [(b"content-type", b"application/json")],
+    }  # fmt: skip
+    given = [{"type": "http.request", "body": BODY, "more_body": False}]
+
+    async def receive() -> Any:
+        if given:
+            return given.pop()
+        await asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200, message
+
+    await app(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def cpu_ms(app: Edge) -> float:
+    started = time.thread_time()
+    for _ in range(N_REQUESTS):
+        await ask(app)
+    if app.service.log is not None:
+        while app.service.log.writer.n_waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return (time.thread_time() - started) / N_REQUESTS * 1000
+
+
+async def path(urls: dict[str, str], index_dir: Path, engine_url: str) -> None:
+    apps = {
+        name: create_app(
+            settings_for(engine_url, index_dir, database={"database_url": Secret(url)})
+        )
+        for name, url in urls.items()
+    }
+    took: dict[str, list[float]] = {name: [] for name in apps}
+    for _ in range(ROUNDS):  # one after the other, so that a slow moment meets all of them
+        for name, app in apps.items():
+            app = apps[name] = create_app(app.service.settings)
+            async with app.service.run():
+                await app.service.until_answering()
+                await ask(app)
+                took[name].append(await cpu_ms(app))
+    off = median(took["off"])
+    for name, ms in took.items():
+        print(f"log {name}: {median(ms):.3f} ms of CPU a request, {median(ms) / off:.3f} of off")
+
+
+def append_us() -> float:
+    from api.admission.caller import PUBLIC
+    from api.database_settings import DatabaseSettings
+    from api.remember.query_log import QueryLog
+
+    log = QueryLog(Database("", "/nonexistent"), DatabaseSettings(), "p1")
+    record = answered().record
+    started = time.thread_time()
+    for _ in range(100_000):
+        log.note(record, PUBLIC)
+    return (time.thread_time() - started) * 10
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["path", "sizes"]
+    with postgres() as server:
+        if "path" in wanted:
+            print(f"append: {append_us():.2f} us")
+            with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
+                from retrieval.build import build_index
+                from retrieval.embedding import load_embedder
+
+                page = Path(folder) / "france.md"
+                page.write_text("# France\n\nParis is the capital of France.")
+                embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
+                build_index(Path(folder) / "index", [page], embedder)
+                embedder.close()
+                engine.script = saying([" word"] * 80)
+                url = server.create("path")
+                asyncio.run(_migrate(url))
+                urls = {"off": "off", "sqlite": f"sqlite:///{folder}/log", "postgresql": url}
+                asyncio.run(path(urls, Path(folder) / "index", engine.url))
+        if "sizes" in wanted:
+            sizes(server)
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url, "unused")
+    await database.migrate()
+    await database.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Tables up and down, and the service that leaves tables of another version alone."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, text
+
+from api.errors import DatabaseDown
+from api.remember.tables import METADATA
+
+
+def tables(run: Any) -> set[str]:
+    async def look(database: Any) -> set[str]:
+        async with database.engine.connect() as connection:
+            return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
+
+    return run(look)
+
+
+def test_migrations_up_and_down_and_up(run: Any) -> None:
+    run(lambda database: database.migrate())
+    assert tables(run) == {"alembic_version", "answers", "feedback"}
+    run(lambda database: database.migrate("base"))
+    assert tables(run) == {"alembic_version"}
+    run(lambda database: database.migrate())
+    run(lambda database: database.migrate())
+    assert tables(run) == {"alembic_version", "answers", "feedback"}
+
+
+def test_migrations_make_the_tables_of_the_code(migrated: str, run: Any) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    async def compare(database: Any) -> list[Any]:
+        async with database.engine.connect() as connection:
+            return await connection.run_sync(
+                lambda sync: compare_metadata(MigrationContext.configure(sync), METADATA)
+            )
+
+    assert run(compare) == []
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_database_without_tables_is_left_alone_and_says_what_to_do(run: Any) -> None:
+    async def ask(database: Any) -> None:
+        with pytest.raises(DatabaseDown, match="version none, not v1: run `ragrelay db upgrade`"):
+            await database.run(lambda connection: connection.execute(text("SELECT 1")))
+
+    run(ask)
+    assert tables(run) == set()
+
+
+def test_database_of_another_version_is_not_written_to(migrated: str, run: Any) -> None:
+    async def ask(database: Any) -> None:
+        async with database.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = 'v0'"))
+        with pytest.raises(DatabaseDown):
+            await database.run(lambda connection: connection.execute(text("SELECT 1")))
+
+    run(ask)
