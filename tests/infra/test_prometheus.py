@@ -68,6 +68,7 @@ def running(
             _engine.url,
             index_dir,
             cache={"enabled": True, "redis_url": f"unix://{folder}/valkey.sock"},
+            database={"database_url": f"sqlite:///{folder}/log.sqlite"},
             limit={"enabled": True, "search_per_minute": 1, "query_per_minute": 0},
         )
         api, _ = stack.enter_context(live(settings))
