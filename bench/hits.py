@@ -25,6 +25,11 @@ N_CONNECTIONS = 8
 SECONDS = 3.0
 QUESTION = "How long is green tea brewed in hot water?"
 PARAPHRASE = "How long is green tea brewed in the hot water?"
+ANSWER = (
+    "Green tea is brewed with water of eighty degrees for two minutes. [1] Hotter water takes the "
+    "sweetness out of it and leaves what is bitter, which the page does not say. If the leaves are "
+    "used again they want half a minute more."
+).replace(" ", "  ")
 PAGE = "# Tea\n\n" + "Green tea is brewed with water of eighty degrees for two minutes. " * 8
 
 
@@ -90,7 +95,7 @@ def rows() -> list[Row]:
     from retrieval.embedding import load_embedder
 
     with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
-        engine.script = saying(["Two minutes. "] * 40)
+        engine.script = saying(ANSWER.split(" "))
         page = Path(folder) / "tea.md"
         page.write_text(PAGE)
         embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
@@ -106,6 +111,7 @@ def rows() -> list[Row]:
             "CACHE_REDIS_URL": f"redis://127.0.0.1:{ports['valkey']}/0",
             "CB_REDIS_URL": f"redis://127.0.0.1:{ports['valkey']}/1",
             "LIMIT_ENABLED": "false",
+            "DATABASE_URL": "off",
             "API_PORT": str(ports["ours"]),
         }
         valkey = [str(get_binary_path()), "--port", str(ports["valkey"]), "--save", ""]
