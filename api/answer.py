@@ -5,12 +5,16 @@ One generator of events serves every route. It knows no HTTP and times each stag
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
 from api.citing.citer import Citer
+from api.citing.types import Citation
+from api.citing.verifying import Unverified
 from api.errors import DeadlineExceeded, EngineOverloaded, RagError
 from api.generation import Finish
+from api.logs import logger
 from api.making import LATE, NOTHING_USED, begin
 from api.prompt import NO_PASSAGES
 from api.schemas import Done, Event, ScoresOut, Source, Sources, Token
@@ -65,26 +69,50 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
 
         begun = await begin(ask, sources)
         piece, came_at = begun.first, begun.times.append
-        citer = Citer(request.query, sources)
+        citer, verifier = Citer(request.query, sources), stages.verifier
+        text: list[str] = []
+        held: list[Citation] = []
         try:
             async with aclosing(begun.rest) as rest:
                 while isinstance(piece, str):
                     came_at(time.perf_counter())
                     yield Token(piece)
-                    for citation in citer.feed(piece):
-                        yield citation
+                    text.append(piece)
+                    held += citer.feed(piece)
+                    while held and verifier is None:
+                        yield held.pop(0)
                     piece = await anext(rest)
-            for citation in citer.finish():
-                yield citation
+            held += citer.finish()
             begun.finish(piece)
         except RagError as error:
             begun.failed(error)
             raise
         finally:
             begun.end()
+        held = await _verified(ask, "".join(text), held, sources)
+        for citation in held:
+            yield citation
+        if verifier is not None:
+            citer.kinds = Counter(citation.kind for citation in held)
         stages.metrics.count_citations(citer.kinds)
         finish = Finish(piece.finish_reason, begun.usage)
         yield _done(finish, record, found.generation, citer.dropped_markers)
+
+
+async def _verified(
+    ask: Ask, text: str, citations: list[Citation], sources: list[Source]
+) -> list[Citation]:
+    """Return the citations as the verifier sees them; as they are where there is none."""
+    verifier = ask.stages.verifier
+    if verifier is None or not citations:
+        return citations
+    left_s = ask.deadline - asyncio.get_running_loop().time()
+    try:
+        return await verifier.verified(text, citations, sources, within_s=left_s)
+    except Unverified as exc:
+        logger.warning("citations not verified", extra={"facts": {"reason": str(exc)}})
+        ask.record.degraded.append("citations_unverified")
+        return citations
 
 
 async def retrieve(finding: Awaitable[Retrieval], record: Record) -> Retrieval:

@@ -20,6 +20,7 @@ from api.caching.flights import Flights
 from api.caching.store import Store
 from api.caching.verifier import load_verifier
 from api.carrying import Carrying
+from api.citing.verifying import CitationVerifier, load_citation_verifier
 from api.drain import Drain
 from api.embedded import Embedded, run_embedded
 from api.engines import Engines
@@ -69,6 +70,7 @@ class Service:
         self.flights: Flights[Event] | None = None
         self._recent: OrderedDict[str, Served] = OrderedDict()
         self.prompts = PromptBuilder.from_file(settings.pipeline.prompt_file)
+        self.citation_verifier: CitationVerifier | None = None
         self.tracer: Tracer | None = None
         self.log: QueryLog | None = None
         self.started = time.monotonic()
@@ -91,6 +93,13 @@ class Service:
                 stack.callback(self.tracer.close)
             if settings.database.database_url != "off":
                 self.log = await stack.enter_async_context(self._open_log())
+            if settings.citations.verifier_model:
+                self.citation_verifier = await asyncio.to_thread(
+                    load_citation_verifier,
+                    settings.citations.verifier_model,
+                    revision=settings.citations.verifier_revision or None,
+                )
+                stack.callback(self.citation_verifier.close)
             if not settings.engine_addresses():
                 index_dir = Path(settings.retrieval.index_dir)
                 self.embedded = await stack.enter_async_context(run_embedded(index_dir))
@@ -215,6 +224,7 @@ class Service:
             spending=self.spending,
             door=self.door,
             prompts=self.prompts,
+            verifier=self.citation_verifier,
             metrics=self.metrics,
             context_tokens=pipeline.context_tokens,
             max_tokens=pipeline.max_new_tokens,

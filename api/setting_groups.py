@@ -267,3 +267,16 @@ class TelemetrySettings(Group, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=1, description="Share of requests traced, unless their sender has decided"),
     ] = 1.0
+
+
+class CitationSettings(Group, frozen=True, kw_only=True):
+    verifier_model: Annotated[
+        str,
+        Meta(
+            description="CrossEncoder with one score, or one for natural language inference, that "
+            "judges citations by meaning; empty: words alone decide"
+        ),
+    ] = ""
+    verifier_revision: Annotated[
+        str, Meta(description="Commit of that model on the hub; empty: the tested or newest")
+    ] = ""

@@ -18,6 +18,7 @@ from api.setting_groups import (
     ApiSettings,
     AuthSettings,
     CacheSettings,
+    CitationSettings,
     EngineKind,
     EngineSettings,
     Group,
@@ -63,6 +64,7 @@ class Settings(Group, frozen=True, kw_only=True):
     api: ApiSettings = ApiSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     ingest: IngestSettings = IngestSettings()
+    citations: CitationSettings = CitationSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     database: DatabaseSettings = DatabaseSettings()
 
@@ -116,6 +118,7 @@ PREFIXES = {
     "api": "API_",
     "retrieval": "RETRIEVAL_",
     "ingest": "INGEST_",
+    "citations": "CITATIONS_",
     "telemetry": "OTEL_",
     "database": "",
 }

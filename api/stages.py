@@ -4,6 +4,7 @@ import msgspec
 
 from api.admission.door import Admitted, Door
 from api.admission.queue import EngineQueue, Lane
+from api.citing.verifying import CitationVerifier
 from api.engines import Engines
 from api.generation import Sampling
 from api.prompt import PromptBuilder
@@ -23,6 +24,8 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     spending: Spending
     door: Door
     prompts: PromptBuilder
+    verifier: CitationVerifier | None
+    """Of citations; None: words decide."""
     metrics: Metrics
     context_tokens: int
     max_tokens: int

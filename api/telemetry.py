@@ -180,7 +180,7 @@ class Metrics:
             latency.observe(record.elapsed_ms() / 1000, exemplar)
             self.observe_stages(record.stages_ms)
 
-    def count_citations(self, counts: Mapping[str, int]) -> None:
+    def count_citations(self, counts: Mapping[Any, int]) -> None:
         for kind, count in counts.items():
             self._child(self.citations, kind).inc(count)
 

@@ -24,6 +24,7 @@ def pull() -> None:
         cache.embedding_model: None,
         cache.verifier_model: None,
         retrieval.rerank_model: retrieval.rerank_revision or None,
+        settings.citations.verifier_model: settings.citations.verifier_revision or None,
     }
     if cache.embedding_model == retrieval.embedding_model:
         wanted[cache.embedding_model] = retrieval.embedding_revision or None

@@ -29,7 +29,7 @@ class Citer:
 
     def __init__(self, question: str, sources: Sequence[Quotable]) -> None:
         self.dropped_markers = 0
-        self.kinds: Counter[str] = Counter()
+        self.kinds: Counter[Kind] = Counter()
         self._question = question
         self._sources = sources
         self._numbers = {source.n for source in sources}
