@@ -20,6 +20,18 @@ ANSWER = Example(
         "index_generation": "20261122T172239-8ddf12",
         "cache": {"kind": "none", "similarity": None, "age_s": None,
                   "entry_id": "5d0c21f5be8b4f7d8a1de2c45b61fc02:0f5a4c1d9a3e7b6624c8d1e2"},
+        "dropped_markers": 0,
+        "citations": [
+            {
+                "start": 0,
+                "end": 32,
+                "kind": "cited",
+                "score": 1.0,
+                "sources": [
+                    {"n": 1, "doc_id": "lima.md", "passage_id": "lima.md:0", "start": 8, "end": 36}
+                ],
+            }
+        ],
         "answer": "Lima is the capital of Peru [1].",
         "sources": [
             {
