@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings (a taken port is one), 1
 """
 
 import faulthandler
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -139,6 +140,9 @@ for command in (
 
 def _serve(prepare: Callable[[Settings], None]) -> None:
     settings = Settings.from_env()
+    # libuv looks two names up at a time by default, and has numeric addresses wait behind them: a
+    # Redis whose name is not found for seconds would hold up every connection to an engine.
+    os.putenv("UV_THREADPOOL_SIZE", "64")
 
     import uvloop
 

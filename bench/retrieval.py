@@ -51,6 +51,7 @@ class GivenVectors:
 
     def __init__(self, embedder: Embedder, vectors: Float32Array) -> None:
         self._vectors = vectors
+        self._given = 0
         self.model_id, self.revision = embedder.model_id, embedder.revision
         self.dim, self.max_tokens = embedder.dim, embedder.max_tokens
         self.tokenizer = embedder.tokenizer
@@ -59,7 +60,9 @@ class GivenVectors:
     def encode_passages(
         self, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
     ) -> Float32Array:
-        return self._vectors[: len(texts)]
+        """The next ones: a build asks for them in order, a part at a time."""
+        first, self._given = self._given, self._given + len(texts)
+        return self._vectors[first : self._given]
 
 
 def bench(queries: list[str]) -> list[Row]:
