@@ -26,6 +26,8 @@ from retrieval.types import Float32Array, Hit, QueueFull
 NEAR_DEADLINE = 0.5
 """When less than this share of the time is left for the engine, it gets half of the passages, and
 nothing is reranked."""
+UNVERIFIED = "citations_unverified"
+"""In `degraded`; such an answer is not cached, or its citations would stay so."""
 
 
 async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> AsyncGenerator[Event]:
@@ -111,7 +113,7 @@ async def _verified(
         return await verifier.verified(text, citations, sources, within_s=left_s)
     except Unverified as exc:
         logger.warning("citations not verified", extra={"facts": {"reason": str(exc)}})
-        ask.record.degraded.append("citations_unverified")
+        ask.record.degraded.append(UNVERIFIED)
         return citations
 
 

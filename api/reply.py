@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from api.answer import answer
+from api.answer import UNVERIFIED, answer
 from api.caching.answer_cache import Hit
 from api.caching.entries import Asked, new_entry
 from api.caching.normalise import admit_answer
@@ -126,7 +126,7 @@ async def _made(question: Question, embedding: Float32Array | None) -> AsyncGene
                     tokens.append(token)
                 case Citation():
                     citations.append(event)
-                case Done() if question.wish.may_store:
+                case Done() if question.wish.may_store and UNVERIFIED not in event.degraded:
                     event = _keep(question, event, sources, citations, "".join(tokens), embedding)
                     entry_id = event.cache.entry_id or ""
                     ask = question.ask

@@ -30,6 +30,7 @@ from api.ingest.ingest import Ingest
 from api.ledger.cost_breaker import BudgetWatch
 from api.loading import Loader
 from api.logs import logger
+from api.machine import available_cores, model_threads
 from api.neighbours import Neighbours
 from api.opening import connect, open_door, open_engines, open_queue, open_spending
 from api.prompt import PromptBuilder
@@ -98,6 +99,7 @@ class Service:
                     load_citation_verifier,
                     settings.citations.verifier_model,
                     revision=settings.citations.verifier_revision or None,
+                    threads=model_threads(available_cores()),
                 )
                 stack.callback(self.citation_verifier.close)
             if not settings.engine_addresses():
@@ -195,7 +197,7 @@ class Service:
         """Return the cache with what it needs; None where it is off."""
         if self.cache is None or self.flights is None:
             return None
-        retrieval = self.settings.retrieval
+        retrieval, citations = self.settings.retrieval, self.settings.citations
         return Caching(
             cache=self.cache,
             flights=self.flights,
@@ -208,6 +210,8 @@ class Service:
                 ("min_similarity", retrieval.min_similarity),
                 ("rerank_model", retrieval.rerank_model),
                 ("rerank_revision", retrieval.rerank_revision),
+                ("citation_verifier", citations.verifier_model),
+                ("citation_verifier_revision", citations.verifier_revision),
             ),
             recent=self._recent,
         )

@@ -6,9 +6,11 @@ broken or swamped it raises Unverified, and what the words said stands.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from api.citing.markers import MARKER, numbers_of
 from api.citing.types import Citation, CitedSpan, Kind, Quotable
@@ -22,6 +24,7 @@ MAX_S = 2.0
 MOST_CHARS = 2000
 """Of evidence; models read some 500 tokens."""
 MOST_PAIRS = 64
+"""Of an answer; one with more stays as the words have it, rather than half of it."""
 BATCH = 16
 
 Pair = tuple[str, str]
@@ -54,7 +57,9 @@ class CitationVerifier:
 
         Raises Unverified.
         """
-        places = _places(citations, sources)[:MOST_PAIRS]
+        places = _places(citations, sources)
+        if len(places) > MOST_PAIRS:
+            raise Unverified("too much to read")
         by_number = {source.n: source for source in sources}
         pairs = [
             (_quote(span, by_number[span.n]), _claim(text, citations[which]))
@@ -62,7 +67,9 @@ class CitationVerifier:
         ]
         try:
             async with asyncio.timeout(min(within_s, MAX_S)):
-                scores = await asyncio.gather(*map(self._owner.submit, pairs))
+                scores = await self._owner.submit_all(pairs)
+        except Unverified:
+            raise
         except (TimeoutError, QueueFull) as exc:
             raise Unverified("no time") from exc
         except Exception as exc:  # torch raises what it likes; an answer must not fail for it
@@ -82,23 +89,33 @@ class CitationVerifier:
 
     def _score(self, pairs: list[Pair]) -> Sequence[float]:
         scores = self._model.predict(pairs, show_progress_bar=False, convert_to_numpy=True)
-        return [float(row) for row in scores.reshape(len(pairs), -1)[:, self._entails]]
+        chosen = scores.reshape(len(pairs), -1)[:, self._entails]
+        if not np.isfinite(chosen).all():
+            raise Unverified("scores that are not finite")
+        return [float(score) for score in chosen]
 
 
-def load_citation_verifier(model_id: str, *, revision: str | None = None) -> CitationVerifier:
+def load_citation_verifier(
+    model_id: str, *, revision: str | None = None, threads: int | None = None
+) -> CitationVerifier:
     """Load a cross-encoder that gives one score, or a natural language inference model.
 
     Raises ModelUnavailable.
     """
+    from safetensors import SafetensorError
     from sentence_transformers import CrossEncoder
-    from torch import nn
+    from torch import nn, set_num_threads
 
     path = resolve_model(model_id, revision=revision)
     try:
         model = CrossEncoder(
-            str(path), device="cpu", trust_remote_code=False, local_files_only=True
+            str(path),
+            device="cpu",
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as exc:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
         raise ModelUnavailable(f"cannot load a cross-encoder from {path}: {exc}") from exc
     labels = [str(model.config.id2label[n]).lower() for n in range(model.num_labels)]
     if model.num_labels == 1:
@@ -108,7 +125,13 @@ def load_citation_verifier(model_id: str, *, revision: str | None = None) -> Cit
     else:
         raise ModelUnavailable(f"{path} has labels {labels}: none of them is entailment")
     verifier = CitationVerifier(model, entails)
-    verifier._owner.call(lambda: verifier._score([("warm up", "warm up")]))
+    try:
+        if threads is not None:  # OpenMP keeps the number per thread: the owner must set it
+            verifier._owner.call(partial(set_num_threads, threads))
+        verifier._owner.call(partial(verifier._score, [("warm up", "warm up")]))
+    except Exception as exc:  # torch raises what it likes
+        verifier.close()
+        raise ModelUnavailable(f"{path} loads but does not judge: {exc}") from exc
     return verifier
 
 

@@ -10,11 +10,12 @@ from typing import Annotated, TypeVar
 import msgspec
 from litestar import Router, delete, get
 from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.admission.limits import ONE
-from api.errors import Invalid, NotFound
+from api.errors import ErrorBody, Invalid, NotFound
 from api.remember import analytics, reading
 from api.remember.analytics import EngineFacts, Savings, Summary, Window
 from api.remember.forgetting import Forgotten
@@ -25,6 +26,11 @@ from api.routes.query import ERROR_RESPONSES
 from api.service import Service
 
 ANALYSIS_S = 10.0
+
+RESPONSES = {
+    **ERROR_RESPONSES,
+    404: ResponseSpec(ErrorBody, generate_examples=False, description="DATABASE_URL is off"),
+}
 
 Hours = Annotated[
     float, QueryParameter(gt=0, le=87_600, description="The window: so long before now")
@@ -83,7 +89,7 @@ _admitted = admitting("analytics", "admin", ONE)
     "/analytics/summary",
     before_request=_admitted,
     summary="Answers of a window: outcomes, cache, cost, latency, feedback",
-    responses=ERROR_RESPONSES,
+    responses=RESPONSES,
 )
 async def get_summary(state: State, hours: Hours = 24.0, tenant: Name = None) -> Summary:
     window = _window(hours, tenant)
@@ -94,7 +100,7 @@ async def get_summary(state: State, hours: Hours = 24.0, tenant: Name = None) ->
     "/analytics/savings",
     before_request=_admitted,
     summary="What the cache saved, in EUR and seconds",
-    responses=ERROR_RESPONSES,
+    responses=RESPONSES,
 )
 async def get_savings(state: State, hours: Hours = 24.0, tenant: Name = None) -> Savings:
     window = _window(hours, tenant)
@@ -105,7 +111,7 @@ async def get_savings(state: State, hours: Hours = 24.0, tenant: Name = None) ->
     "/analytics/engines",
     before_request=_admitted,
     summary="Latency and cost by engine and model",
-    responses=ERROR_RESPONSES,
+    responses=RESPONSES,
 )
 async def get_engines(state: State, hours: Hours = 24.0, tenant: Name = None) -> EngineReport:
     window = _window(hours, tenant)
@@ -117,7 +123,7 @@ async def get_engines(state: State, hours: Hours = 24.0, tenant: Name = None) ->
     "/analytics/queries",
     before_request=_admitted,
     summary="Single answers, newest first; questions and answers where LOG_TEXT is on",
-    responses=ERROR_RESPONSES,
+    responses=RESPONSES,
 )
 async def get_queries(
     state: State,
@@ -141,7 +147,7 @@ async def get_queries(
     "/analytics/questions",
     before_request=_admitted,
     summary="Questions that failed or found nothing, most often first, where LOG_TEXT is on",
-    responses=ERROR_RESPONSES,
+    responses=RESPONSES,
 )
 async def get_questions(
     state: State,
@@ -162,7 +168,7 @@ async def get_questions(
     status_code=200,
     before_request=_admitted,
     summary="Forget what is logged of a tenant, or of a request",
-    responses=ERROR_RESPONSES,
+    responses=RESPONSES,
 )
 async def delete_log(state: State, tenant: Name = None, request_id: Name = None) -> Forgotten:
     log = _log(state)

@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from api.citing.citer import Citer
 from api.citing.types import Citation
-from api.citing.verifying import CitationVerifier, Unverified, load_citation_verifier
+from api.citing.verifying import (
+    BATCH,
+    MOST_PAIRS,
+    CitationVerifier,
+    Unverified,
+    load_citation_verifier,
+)
 from api.schemas import ScoresOut, Source
 from retrieval.types import ModelUnavailable
+from tests.api.test_reply import Valkey, caching
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, frames, live, settings_for
 from tests.retrieval.tiny_models import save_cross_encoder
@@ -98,6 +106,62 @@ def test_model_that_is_late_or_breaks_is_unverified() -> None:
         verified(object())
 
 
+def denies_all(count: int) -> list[Citation]:
+    """`count` sentences that words support, as a model sees them that supports none."""
+    sentence = "Lima is the capital of Peru [1]. "
+    citer = Citer("What is the capital of Peru?", SOURCES)
+    citations = [*citer.feed(sentence * count), *citer.finish()]
+    verifier = CitationVerifier(Model(), entails=1)
+    try:
+        checked = verifier.verified(sentence * count, citations, SOURCES, within_s=20)
+        return asyncio.run(checked)
+    finally:
+        verifier.close()
+
+
+def test_long_answer_is_judged_whole_or_not_at_all() -> None:
+    assert {citation.kind for citation in denies_all(MOST_PAIRS)} == {"unsupported"}
+    with pytest.raises(Unverified, match="too much"):
+        denies_all(MOST_PAIRS + 1)
+
+
+def test_scores_that_are_not_finite_are_no_verdict() -> None:
+    model = Model()
+    model.predict = lambda pairs, **_: np.full((len(pairs), 2), np.nan)  # type: ignore[method-assign]
+    with pytest.raises(Unverified, match="finite"):
+        verified(model)
+
+
+def test_batches_after_one_that_broke_are_dropped() -> None:
+    """The second one runs already when the caller hears of the first; the others must not."""
+    sizes: list[int] = []
+    heard = threading.Event()
+
+    class Broken:
+        def predict(self, pairs: list[tuple[str, str]], **_: Any) -> np.ndarray:
+            sizes.append(len(pairs))
+            if len(sizes) > 1:
+                heard.wait(20)
+            if pairs == [("after", "all")]:
+                return np.zeros((1, 2))
+            raise RuntimeError("CUDA")
+
+    async def judged() -> None:
+        verifier = CitationVerifier(Broken(), entails=1)
+        many = by_words() * 12  # 60 pairs: four batches
+        try:
+            with pytest.raises(Unverified, match="RuntimeError"):
+                await verifier.verified(ANSWER, many, SOURCES, within_s=20)
+            heard.set()
+            await verifier._owner.submit(("after", "all"))
+        finally:
+            heard.set()
+            await asyncio.to_thread(verifier.close)
+
+    asyncio.run(judged())
+    assert sum(sizes) <= 2 * BATCH + 1 < 60
+
+
 def inference_model(path: Path, labels: list[str]) -> str:
     save_cross_encoder(path, num_labels=len(labels))
     config = json.loads((path / "config.json").read_text())
@@ -134,6 +198,23 @@ def test_load_refuses_labels_without_entailment(tmp_path: Path) -> None:
         load_citation_verifier(path)
 
 
+def test_load_refuses_what_cannot_be_run(tmp_path: Path) -> None:
+    broken, pickled, crashing = (tmp_path / name for name in ("broken", "pickled", "crashing"))
+    for path in (broken, pickled, crashing):
+        save_cross_encoder(path)
+    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
+    torch.save({}, pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    tokenizer = json.loads((crashing / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["[UNK]"] = 500  # beyond the embeddings
+    (crashing / "tokenizer.json").write_text(json.dumps(tokenizer))
+    n_threads = threading.active_count()
+    for path, reason in ((broken, "load"), (pickled, "load"), (crashing, "does not judge")):
+        with pytest.raises(ModelUnavailable, match=reason):
+            load_citation_verifier(str(path))
+    assert threading.active_count() == n_threads
+
+
 def test_answer_is_judged_by_the_model_of_the_settings(
     engine: FakeEngine, index_dir: Path, tmp_path: Path
 ) -> None:
@@ -146,3 +227,29 @@ def test_answer_is_judged_by_the_model_of_the_settings(
     assert [citation["kind"] for citation in plain["citations"]] == ["unsupported"]
     assert plain["degraded"] == []
     assert [frame.event for frame in stream][-2:] == ["citation", "done"]
+
+
+def test_model_that_breaks_costs_neither_the_answer_nor_the_cache_its_truth(
+    engine: FakeEngine, index_dir: Path, tmp_path: Path
+) -> None:
+    engine.script = saying(["Paris is the capital", " of France [1]."])
+    path = tmp_path / "m"
+    save_cross_encoder(path)
+    valkey = Valkey()
+    try:
+        models = {"citations": {"verifier_model": str(path)}}
+        with caching(engine, index_dir, valkey, **models) as (client, app):
+            working = app.service.citation_verifier._model
+            app.service.citation_verifier._model = None
+            broken = client.post("/query", QUESTION).json()
+            stream = frames(client.post("/query/stream", QUESTION).body)
+            app.service.citation_verifier._model = working
+            mended = client.post("/query", QUESTION).json()
+            hit = client.post("/query", QUESTION).json()
+    finally:
+        valkey.stop()
+    assert (broken["degraded"], mended["degraded"]) == (["citations_unverified"], [])
+    assert [citation["kind"] for citation in broken["citations"]] == ["cited"]
+    assert stream[-1].data["degraded"] == ["citations_unverified"]
+    assert (stream[-2].event, stream[-1].data["cache"]["kind"]) == ("citation", "none")
+    assert [each["cache"]["kind"] for each in (mended, hit)] == ["none", "exact"]
