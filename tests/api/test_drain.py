@@ -23,13 +23,14 @@ def serving(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
     """Run `ragrelay serve` until it is ready; kill what is left of it at the end."""
     port = free_port()
+    nowhere = "redis://127.0.0.1:1/0"  # not a name that some resolvers take seconds over
     environ = clean_environ(
         ENGINE="llamacpp",
         ENGINE_URL=engine.url,
         RETRIEVAL_INDEX_DIR=str(index_dir),
         API_PORT=str(port),
         CACHE_ENABLED="false",
-        **variables,
+        **{"CB_REDIS_URL": nowhere, "CACHE_REDIS_URL": nowhere, **variables},
     )
     process = subprocess.Popen([*RAGRELAY, "serve"], env=environ, stderr=subprocess.DEVNULL)
     client = Client(port)
