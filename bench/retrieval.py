@@ -61,8 +61,9 @@ class GivenVectors:
         self, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
     ) -> Float32Array:
         """The next ones: a build asks for them in order, a part at a time."""
-        first, self._given = self._given, self._given + len(texts)
-        return self._vectors[first : self._given]
+        rows = np.arange(self._given, self._given + len(texts)) % len(self._vectors)
+        self._given += len(texts)
+        return self._vectors[rows]
 
 
 def bench(queries: list[str]) -> list[Row]:

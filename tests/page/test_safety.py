@@ -74,7 +74,8 @@ def test_hostile_document_and_title_do_nothing(
         browser.run(
             """await page.waitForSelector('.documents li:has-text("Zorblax")');
             await page.click('.documents li:has-text("Zorblax") button');
-            await page.click('dialog >> text="Keep it"');"""
+            await page.click('dialog >> text="Keep it"');
+            await page.waitForSelector('dialog form', {state: 'detached'});"""
         )
         found = browser.run(FOUND)
         assert (found["hit"], found["tags"]) == (None, [])
