@@ -101,8 +101,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for name in ("docker-compose", "nginx", "prometheus"):
         tool(name)
     folder = tmp_path_factory.mktemp("stack")
-    # BGE-large, compose.yaml's default, is not to be had offline.
-    model = {"RETRIEVAL_EMBEDDING_MODEL": "sentence-transformers/all-MiniLM-L6-v2"}
+    # BGE-large and the reranker, compose.yaml's defaults, are not to be had offline.
+    model = {
+        "RETRIEVAL_EMBEDDING_MODEL": "sentence-transformers/all-MiniLM-L6-v2",
+        "RETRIEVAL_RERANK_MODEL": "",
+    }
     host = Host(compose(ENGINE="llamacpp", **model), folder)
     with ExitStack() as running:
         subprocess.run(host.command("init"), check=True)
