@@ -12,17 +12,20 @@ DOCS ?=
 run: .venv/run.stamp
 	@exec $(BIN)/ragrelay up $(DOCS)
 
+# A folder of its own, removed after a green run: what an earlier or killed run left is not ours.
+IN_TMP = tmp=$$(mktemp -d) && $(BIN)/pytest --basetemp=$$tmp/t
+
 test: .venv/test.stamp
-	$(BIN)/pytest --ignore=tests/infra $(ARGS)
+	$(IN_TMP) --ignore=tests/infra $(ARGS) && rm -r $$tmp
 
 # Compose, Dockerfile, dashboards, alerts and proxy, by tools that it fetches without root.
 test-infra: .venv/test.stamp
 	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" sh infra/tools.sh .venv/infra
-	$(BIN)/pytest tests/infra $(ARGS)
+	$(IN_TMP) tests/infra $(ARGS) && rm -r $$tmp
 
 # LangChain and LlamaIndex as clients, in an environment of their own (340 MB).
 test-peers-clients: .venv/test.stamp .venv/peers-clients
-	$(BIN)/pytest tests/clients/test_peers_clients.py $(ARGS)
+	$(IN_TMP) tests/clients/test_peers_clients.py $(ARGS) && rm -r $$tmp
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check
