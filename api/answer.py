@@ -46,7 +46,7 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
                 found = await retrieve(
                     stages.retriever.sources(
                         request.query,
-                        request.top_k,
+                        stages.n_passages(request),
                         view=ask.view,
                         query_embedding=query_embedding,
                         time_left_s=ask.deadline - loop.time() - NEAR_DEADLINE * stages.deadline_s,

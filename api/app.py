@@ -29,6 +29,7 @@ from api.errors import (
 from api.idempotency import Idempotency
 from api.resume import KeptStreams
 from api.routes import (
+    ab,
     account,
     analytics,
     batch,
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None) -> Edge:
 
     litestar = Litestar(
         route_handlers=[
-            *(routes.router for routes in (query, batch, openai, cache, account, health, docs)),
+            *(routes.router for routes in (query, ab, batch, openai, cache, account, health, docs)),
             documents.router(settings.ingest.body_limit),
             generations.router,
             analytics.router,

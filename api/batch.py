@@ -6,6 +6,7 @@ a retry under the same Idempotency-Key gets what was answered, without asking an
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -47,8 +48,8 @@ from api.telemetry import Metrics, Record
 from api.wire import OwnWire
 
 MAX_QUERIES = 32
-ID_CHARS = 61
-"""Of the request's id in the ids of its questions: all may have 64."""
+MAX_ID = 64
+"""Characters, of the ids of a request's questions too."""
 
 
 class BatchRequest(Request, frozen=True, kw_only=True):
@@ -108,22 +109,13 @@ class Item:
 Answering = Callable[[Inquiry, Record], AsyncGenerator[Event]]
 
 
-class Batch:
-    """The questions of one request, in their order."""
+class Together(ABC):
+    """Answers of one request that are made side by side."""
 
-    def __init__(self, judged: Sequence[Judged], record: Record, metrics: Metrics) -> None:
+    def __init__(self, record: Record, metrics: Metrics) -> None:
         self._record = record
         self._metrics = metrics
         self._items: dict[bytes, Item] = {}
-        self._slots: list[Item | Invalid] = []
-        for n, question in enumerate(judged):
-            if isinstance(question, Invalid):
-                self._slots.append(question)
-                continue
-            key = msgspec.json.encode(question)
-            if key not in self._items:
-                self._items[key] = Item(question, _record_of_item(record, n))
-            self._slots.append(self._items[key])
 
     @property
     def n_distinct(self) -> int:
@@ -148,6 +140,9 @@ class Batch:
         except Exception as error:  # told in the question's result
             failed(item.record, error)
             return error
+        except asyncio.CancelledError:
+            item.record.outcome = item.record.outcome or "client_gone"
+            raise
         finally:
             self._observe(item.record)
 
@@ -157,6 +152,7 @@ class Batch:
             latency = self._metrics.latency.labels(record.endpoint, record.cache, record.engine)
             latency.observe(record.elapsed_ms() / 1000)
             self._metrics.observe_stages(record.stages_ms)
+            self._metrics.count_variant(record)
         if record.error:
             self._metrics.errors.labels(record.error).inc()
             self._record.outcome = self._record.outcome or record.outcome
@@ -165,6 +161,26 @@ class Batch:
         """Let `error` be the outcome of all that have none."""
         for item in self._items.values():
             item.outcome = item.outcome or error
+
+    @abstractmethod
+    def response(self) -> msgspec.Struct:
+        """Return the results, once all questions have one."""
+
+
+class Batch(Together):
+    """The questions of one request, in their order."""
+
+    def __init__(self, judged: Sequence[Judged], record: Record, metrics: Metrics) -> None:
+        super().__init__(record, metrics)
+        self._slots: list[Item | Invalid] = []
+        for n, question in enumerate(judged):
+            if isinstance(question, Invalid):
+                self._slots.append(question)
+                continue
+            key = msgspec.json.encode(question)
+            if key not in self._items:
+                self._items[key] = Item(question, record_of_item(record, str(n)))
+            self._slots.append(self._items[key])
 
     def response(self) -> BatchResponse:
         """Return the results, once all questions have one."""
@@ -189,17 +205,18 @@ class Batch:
             if isinstance(slot, Invalid):
                 results.append(_failure(slot, self._record.request_id))
                 continue
-            results.append(_result(slot, is_shared=slot.record.request_id in told))
+            results.append(result_of(slot, is_shared=slot.record.request_id in told))
             told.add(slot.record.request_id)
         return results
 
 
-def _record_of_item(record: Record, n: int) -> Record:
-    request_id = f"{record.request_id[:ID_CHARS]}-{n}"
+def record_of_item(record: Record, name: str) -> Record:
+    """Return the record of one of a request's answers, under an id of its own."""
+    request_id = f"{record.request_id[: MAX_ID - 1 - max(2, len(name))]}-{name}"
     return Record(request_id=request_id, started=time.monotonic(), endpoint=record.endpoint)
 
 
-def _result(item: Item, *, is_shared: bool) -> BatchResult:
+def result_of(item: Item, *, is_shared: bool = False) -> BatchResult:
     if isinstance(item.outcome, QueryResponse):
         response = _shared(item.outcome) if is_shared else item.outcome
         return BatchResult(status=200, response=response)
@@ -227,7 +244,7 @@ class BatchAnswer:
 
     def __init__(
         self,
-        batch: Batch,
+        batch: Together,
         once: Once,
         record: Record,
         drain: Drain,

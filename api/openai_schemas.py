@@ -13,7 +13,7 @@ from msgspec import Meta
 from api.citing.types import Citation
 from api.conversation import Turn
 from api.errors import Invalid
-from api.schemas import AnswerFacts, Filters, Source, check_filters
+from api.schemas import AnswerFacts, Filters, Source, TopK, check_filters
 
 OWN_MODEL = "ragrelay"
 """Whichever engine is free."""
@@ -37,7 +37,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    top_k: Annotated[int, Meta(ge=1, le=20, description="Passages to answer from")] = 3
+    top_k: TopK | None = None
     filters: Filters = None
 
     def __post_init__(self) -> None:

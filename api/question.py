@@ -99,7 +99,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             sampling,
             stages.prompts.version,
             caching.retrieval,
-            request.top_k,
+            stages.n_passages(request),
             caching.embedder.revision if caching.embedder else "",
             ask.view,
         )

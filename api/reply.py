@@ -160,7 +160,7 @@ def _keep(
             "sources": msgspec.to_builtins(sources),
             "citations": msgspec.to_builtins(citations),
             "dropped_markers": done.dropped_markers,
-            "top_k": question.ask.request.top_k,
+            "top_k": question.ask.stages.n_passages(question.ask.request),
             "view": msgspec.to_builtins(question.ask.view),
             "engine": done.engine,
             "model": done.model,

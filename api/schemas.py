@@ -38,6 +38,7 @@ def without_controls(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
+TopK = Annotated[int, Meta(ge=1, le=20, description="Passages to answer from; 3 when unset")]
 Filters = Annotated[
     dict[str, Any] | None,
     Meta(
@@ -64,7 +65,7 @@ class Inquiry(Request, frozen=True, kw_only=True):
     """What is asked. How long it may be, and how much it may want, each route bounds for itself."""
 
     query: str
-    top_k: int = 3
+    top_k: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     history: list[Message] = []
@@ -83,7 +84,7 @@ class QueryRequest(Inquiry, frozen=True, kw_only=True):
             examples=["How do I swap the engine for vLLM?"],
         ),
     ]
-    top_k: Annotated[int, Meta(ge=1, le=20, description="Passages to answer from")] = 3
+    top_k: TopK | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     history: Annotated[list[Message], Meta(max_length=20)] = []
@@ -180,6 +181,9 @@ class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Markers in the answer that name none of its sources."""
     standalone_query: str | msgspec.UnsetType = msgspec.UNSET
     """What was searched and asked in place of a follow-up that only its history explains."""
+    experiment: str | msgspec.UnsetType = msgspec.UNSET
+    """The experiment that runs, where the request took part in it."""
+    variant: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Done(AnswerFacts, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from api.drain import Drain
 from api.embedded import Embedded, run_embedded
 from api.engines import Engines
 from api.errors import ShuttingDown
+from api.experiments import load_experiment
 from api.generation import engine_session
 from api.ingest.ingest import Ingest
 from api.ledger.cost_breaker import BudgetWatch
@@ -72,6 +73,7 @@ class Service:
         self._recent: OrderedDict[str, Served] = OrderedDict()
         self.prompts = PromptBuilder.from_file(settings.pipeline.prompt_file)
         self.citation_verifier: CitationVerifier | None = None
+        self.experiment = load_experiment(settings, self.prompts)
         self.tracer: Tracer | None = None
         self.log: QueryLog | None = None
         self.started = time.monotonic()
@@ -139,8 +141,7 @@ class Service:
 
     def _open_log(self) -> AbstractAsyncContextManager[QueryLog]:
         settings = self.settings
-        index_dir, version = settings.retrieval.index_dir, self.prompts.version
-        return open_log(settings.database, index_dir, version, self.metrics)
+        return open_log(settings.database, settings.retrieval.index_dir, self.metrics)
 
     async def until_answering(self) -> None:
         """Wait until a first question has a chance: all is loaded, the embedded engine too."""

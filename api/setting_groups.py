@@ -280,3 +280,10 @@ class CitationSettings(Group, frozen=True, kw_only=True):
     verifier_revision: Annotated[
         str, Meta(description="Commit of that model on the hub; empty: the tested or newest")
     ] = ""
+
+
+class ExperimentSettings(Group, frozen=True, kw_only=True):
+    file: Annotated[
+        str,
+        Meta(description="TOML file with an experiment that answers take part in; empty: none"),
+    ] = ""

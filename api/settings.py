@@ -21,6 +21,7 @@ from api.setting_groups import (
     CitationSettings,
     EngineKind,
     EngineSettings,
+    ExperimentSettings,
     Group,
     IngestSettings,
     LedgerSettings,
@@ -67,6 +68,7 @@ class Settings(Group, frozen=True, kw_only=True):
     citations: CitationSettings = CitationSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     database: DatabaseSettings = DatabaseSettings()
+    experiments: ExperimentSettings = ExperimentSettings()
 
     @classmethod
     def from_env(
@@ -121,6 +123,7 @@ PREFIXES = {
     "citations": "CITATIONS_",
     "telemetry": "OTEL_",
     "database": "",
+    "experiments": "EXPERIMENTS_",
 }
 NAMES = {("engine", "kind"): "ENGINE"}
 FALLBACKS = {"CACHE_REDIS_URL": "REDIS_URL"}

@@ -30,6 +30,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     max_tokens: int
     temperature: float
+    top_k: int = 3
     deadline_s: float
 
     def sampling(self, request: Inquiry) -> Sampling:
@@ -37,6 +38,9 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
             max_tokens=request.max_tokens or self.max_tokens,
             temperature=self.temperature if request.temperature is None else request.temperature,
         )
+
+    def n_passages(self, request: Inquiry) -> int:
+        return request.top_k or self.top_k
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,3 +57,6 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane = "interactive"
     view: View = EVERYTHING
     """What of the documents may be shown to who asks."""
+    experiment: str = ""
+    """Empty where the question takes part in none, as is the variant."""
+    variant: str = ""

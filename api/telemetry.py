@@ -142,6 +142,10 @@ class Metrics:
             "rag_stage_seconds", "One stage of an answer", "stage", buckets=STAGE_BUCKETS
         )
         self.tokens = counter("rag_tokens", "Tokens by direction", "direction", "engine", "model")
+        self.experiment_answers = counter(
+            "rag_experiment_answers", "Answers of experiments by how they ended",
+            "experiment", "variant", "outcome",
+        )  # fmt: skip
         self.citations = counter("rag_citations", "Sentences of answers made here", "kind")
         self.cost = counter("rag_cost_eur", "Cost of answers by the prices set", "engine", "model")
         self.rate_limited = counter(
@@ -179,6 +183,13 @@ class Metrics:
             exemplar = {"trace_id": record.trace_id} if record.trace_id else None
             latency.observe(record.elapsed_ms() / 1000, exemplar)
             self.observe_stages(record.stages_ms)
+            self.count_variant(record)
+
+    def count_variant(self, record: Record) -> None:
+        """Count an answer that has ended for its experiment, if it took part in one."""
+        if record.experiment:
+            names = (record.experiment, record.variant, record.outcome or "ok")
+            self._child(self.experiment_answers, *names).inc()
 
     def count_citations(self, counts: Mapping[Any, int]) -> None:
         for kind, count in counts.items():

@@ -144,7 +144,7 @@ def append_us() -> float:
     from api.database_settings import DatabaseSettings
     from api.remember.query_log import QueryLog
 
-    log = QueryLog(Database("", "/nonexistent"), DatabaseSettings(), "p1")
+    log = QueryLog(Database("", "/nonexistent"), DatabaseSettings())
     record = answered().record
     started = time.thread_time()
     for _ in range(100_000):

@@ -98,18 +98,18 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def summary(connection: AsyncConnection, window: Window) -> Summary:
-    counted = await _rows(
+    counted = await rows_of(
         connection,
         select(
             A.outcome, A.error, A.cache,
             func.count().label("n"),
-            _count(A.unanswered).label("unanswered"),
+            count_of(A.unanswered).label("unanswered"),
             func.sum(A.prompt_tokens).label("prompt_tokens"),
             func.sum(A.completion_tokens).label("completion_tokens"),
             func.sum(A.cost_eur).label("cost_eur"),
         ).where(window.answers()).group_by(A.outcome, A.error, A.cache),
     )  # fmt: skip
-    ratings = await _rows(
+    ratings = await rows_of(
         connection,
         select(FEEDBACK.c.rating, func.count().label("n"))
         .where(window.feedback())
@@ -127,7 +127,7 @@ async def summary(connection: AsyncConnection, window: Window) -> Summary:
         prompt_tokens=_total(counted, "prompt_tokens"),
         completion_tokens=_total(counted, "completion_tokens"),
         cost_eur=round(sum(row["cost_eur"] for row in counted), 6),
-        latency_ms=_latency(latency.get(())),
+        latency_ms=latency_of(latency.get(())),
         feedback={row["rating"]: row["n"] for row in ratings},
     )
 
@@ -135,7 +135,7 @@ async def summary(connection: AsyncConnection, window: Window) -> Summary:
 async def savings(connection: AsyncConnection, window: Window) -> Savings:
     # An answer that found no passages asked no engine.
     from_engine = and_(A.cache == "none", A.engine != "")
-    rows = await _rows(
+    rows = await rows_of(
         connection,
         select(
             A.cache,
@@ -170,12 +170,12 @@ async def engines(connection: AsyncConnection, window: Window) -> list[EngineFac
     """Return what engines made, most answers first; answers from the cache are not theirs."""
     which = and_(window.answers(), A.cache == "none", A.engine != "")
     by = (A.engine, A.model)
-    rows = await _rows(
+    rows = await rows_of(
         connection,
         select(
             *by,
             func.count().label("n"),
-            _count(A.outcome.not_in(("ok", "client_gone"))).label("failed"),
+            count_of(A.outcome.not_in(("ok", "client_gone"))).label("failed"),
             func.sum(A.prompt_tokens).label("prompt_tokens"),
             func.sum(A.completion_tokens).label("completion_tokens"),
             func.sum(A.cost_eur).label("cost_eur"),
@@ -195,18 +195,18 @@ async def engines(connection: AsyncConnection, window: Window) -> list[EngineFac
             prompt_tokens=row["prompt_tokens"],
             completion_tokens=row["completion_tokens"],
             cost_eur=round(row["cost_eur"], 6),
-            latency_ms=_latency(total.get((row["engine"], row["model"]))),
-            first_token_ms=_latency(first.get((row["engine"], row["model"]))),
+            latency_ms=latency_of(total.get((row["engine"], row["model"]))),
+            first_token_ms=latency_of(first.get((row["engine"], row["model"]))),
         )
         for row in rows
     ]
 
 
-def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+def count_of(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.coalesce(func.sum(cast(case((condition, 1), else_=0), Integer)), 0)
 
 
-async def _rows(connection: AsyncConnection, query: Select[Any]) -> Sequence[RowMapping]:
+async def rows_of(connection: AsyncConnection, query: Select[Any]) -> Sequence[RowMapping]:
     return (await connection.execute(query)).mappings().all()
 
 
@@ -222,6 +222,6 @@ def _by(rows: Sequence[RowMapping], column: str) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda count: (-count[1], count[0])))
 
 
-def _latency(found: Sequence[float | None] | None) -> Latency:
+def latency_of(found: Sequence[float | None] | None) -> Latency:
     p50, p95 = found or (None, None)
     return Latency(p50=p50, p95=p95)

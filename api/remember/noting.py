@@ -35,7 +35,6 @@ class Ended(msgspec.Struct, frozen=True):
     total_ms: float
     record: Record
     caller: Caller
-    prompt_version: str
 
     table: ClassVar[Table] = ANSWERS
 
@@ -63,7 +62,7 @@ class Ended(msgspec.Struct, frozen=True):
             "unanswered": outcome == "ok" and _is_unanswered(record),
             "engine": record.engine[:64],
             "model": _text(record.model, 256),
-            "prompt_version": self.prompt_version,
+            "prompt_version": record.prompt_version,
             "experiment": record.experiment,
             "variant": record.variant,
             "generation": record.generation[:64],
@@ -110,8 +109,8 @@ class Judged(msgspec.Struct, frozen=True):
 Noted = Ended | Judged
 
 
-def ended(record: Record, caller: Caller | None, prompt_version: str) -> Ended:
-    return Ended(time.time_ns(), record.elapsed_ms(), record, caller or PUBLIC, prompt_version)
+def ended(record: Record, caller: Caller | None) -> Ended:
+    return Ended(time.time_ns(), record.elapsed_ms(), record, caller or PUBLIC)
 
 
 def judged(data: FeedbackRequest, caller: Caller, *, keeps_text: bool) -> Judged:

@@ -29,16 +29,15 @@ RETENTION_RETRY_S = 60.0
 
 
 class QueryLog:
-    def __init__(self, database: Database, settings: DatabaseSettings, prompt_version: str) -> None:
+    def __init__(self, database: Database, settings: DatabaseSettings) -> None:
         self.database = database
         self.writer = Writer(database)
         self.keeps_text = settings.log_text == "on"
         self._retention_s = settings.log_retention_days * 86400
-        self._prompt_version = prompt_version
 
     def note(self, record: Record, caller: Caller | None) -> None:
         """Keep an answer that has ended; it is written within a second."""
-        self.writer.append(ended(record, caller, record.prompt_version or self._prompt_version))
+        self.writer.append(ended(record, caller))
 
     async def noting(
         self, events: AsyncGenerator[Event], record: Record, caller: Caller
@@ -106,11 +105,11 @@ class QueryLog:
 
 @asynccontextmanager
 async def open_log(
-    settings: DatabaseSettings, index_dir: str, prompt_version: str, metrics: Metrics
+    settings: DatabaseSettings, index_dir: str, metrics: Metrics
 ) -> AsyncIterator[QueryLog]:
     """Open the log without waiting for the database. Raises SettingsError."""
     database = Database(settings.database_url, index_dir)
-    log = QueryLog(database, settings, prompt_version)
+    log = QueryLog(database, settings)
     metrics.registry.register(_LogCollector(log.writer))
     log.writer.start()
     retention = asyncio.create_task(log.keep_retention(), name="log retention")

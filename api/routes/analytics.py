@@ -11,13 +11,14 @@ import msgspec
 from litestar import Router, delete, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import QueryParameter
+from litestar.params import FromPath, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.admission.limits import ONE
 from api.errors import ErrorBody, Invalid, NotFound
-from api.remember import analytics, reading
+from api.remember import analytics, experiments, reading
 from api.remember.analytics import EngineFacts, Savings, Summary, Window
+from api.remember.experiments import ExperimentReport
 from api.remember.forgetting import Forgotten
 from api.remember.query_log import QueryLog
 from api.remember.reading import FailingQuestion, LoggedAnswer, Wanted
@@ -29,7 +30,11 @@ ANALYSIS_S = 10.0
 
 RESPONSES = {
     **ERROR_RESPONSES,
-    404: ResponseSpec(ErrorBody, generate_examples=False, description="DATABASE_URL is off"),
+    404: ResponseSpec(
+        ErrorBody,
+        generate_examples=False,
+        description="DATABASE_URL is off, or nothing has the name",
+    ),
 }
 
 Hours = Annotated[
@@ -120,6 +125,23 @@ async def get_engines(state: State, hours: Hours = 24.0, tenant: Name = None) ->
 
 
 @get(
+    "/analytics/experiments/{name:str}",
+    before_request=_admitted,
+    summary="Answers, latency, cost and feedback of an experiment by variant, with a verdict",
+    responses=RESPONSES,
+)
+async def get_experiment(
+    state: State, name: FromPath[str], hours: Hours = 24.0, tenant: Name = None
+) -> ExperimentReport:
+    window = _window(hours, tenant)
+    report = await _ask(state, lambda connection: experiments.report(connection, window, name))
+    running = state.service.experiment
+    if not report.variants and (running is None or running.name != name):
+        raise NotFound("no answers of an experiment of that name in the window")
+    return report
+
+
+@get(
     "/analytics/queries",
     before_request=_admitted,
     summary="Single answers, newest first; questions and answers where LOG_TEXT is on",
@@ -183,7 +205,8 @@ async def delete_log(state: State, tenant: Name = None, request_id: Name = None)
 router = Router(
     path="/",
     route_handlers=[
-        get_summary, get_savings, get_engines, get_queries, get_questions, delete_log,
+        get_summary, get_savings, get_engines, get_experiment, get_queries, get_questions,
+        delete_log,
     ],
     tags=["analytics"],
 )  # fmt: skip

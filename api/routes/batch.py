@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody
 from litestar.types import ASGIApp
 
+from api.admission.door import Admitted
 from api.admission.limits import LOOK, Cost
 from api.admission.refusals import RateLimited
 from api.batch import Answering, Batch, BatchAnswer, BatchRequest, BatchResponse, judge
@@ -74,17 +75,7 @@ def _parallelism(service: Service) -> int:
 async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answering:
     """Count the questions, and return how one is answered. Raises RateLimited, LimitsDown."""
     service: Service = request.app.state.service
-    record = record_of(request.scope)
-    tokens = service.settings.pipeline.max_new_tokens
-    cost = Cost(requests=n_questions, tokens=tokens * batch.n_distinct)
-    try:
-        charged = await service.door.charge(admitted_of(request), cost)
-    except RateLimited as refused:
-        service.metrics.rate_limited.labels("batch").inc()
-        record.headers = _headers(refused.allowance.headers())
-        raise
-    record.headers = _headers(charged.headers())
-    each = msgspec.structs.replace(charged, cost=Cost(tokens=tokens))
+    each = await charged_for(request, n_questions, n_answers=batch.n_distinct)
 
     def answering(inquiry: Inquiry, record: Record) -> AsyncGenerator[Event]:
         ask = asking(request, inquiry, service)
@@ -99,6 +90,25 @@ async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answer
         return events if service.log is None else service.log.noting(events, record, each.caller)
 
     return answering
+
+
+async def charged_for(request: JSONRequest, n_requests: int, *, n_answers: int) -> Admitted:
+    """Count so many requests, and return how each of their answers is admitted.
+
+    Raises RateLimited, LimitsDown.
+    """
+    service: Service = request.app.state.service
+    record, admitted = record_of(request.scope), admitted_of(request)
+    tokens = service.settings.pipeline.max_new_tokens
+    cost = Cost(requests=n_requests, tokens=tokens * n_answers)
+    try:
+        charged = await service.door.charge(admitted, cost)
+    except RateLimited as refused:
+        service.metrics.rate_limited.labels(admitted.route_class).inc()
+        record.headers = _headers(refused.allowance.headers())
+        raise
+    record.headers = _headers(charged.headers())
+    return msgspec.structs.replace(charged, cost=Cost(tokens=tokens))
 
 
 def _headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

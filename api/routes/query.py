@@ -17,6 +17,7 @@ from api.condensing import condensed, is_follow_up
 from api.edge import headers_of, record_of
 from api.errors import ErrorBody, Forbidden
 from api.examples import ANSWER
+from api.experiments import told
 from api.question import Wish
 from api.remember.noting import with_text
 from api.reply import reply
@@ -75,8 +76,24 @@ def asking(
 ) -> Ask:
     """Return the question of a request, with all that its answer takes.
 
-    `pinned` is the engine that is to answer where X-Engine names none.
+    `pinned` is the engine that is to answer where X-Engine names none. A question for an engine
+    that its caller chose takes part in no experiment.
     """
+    ask = asking_alike(request, inquiry, service, pinned=pinned)
+    experiment = service.experiment
+    if experiment is None or ask.pinned:
+        return ask
+    return experiment.applied(ask, experiment.chosen(ask))
+
+
+def asking_alike(
+    request: Request[Any, Any, Any],
+    inquiry: Inquiry,
+    service: Service,
+    *,
+    pinned: str | None = None,
+) -> Ask:
+    """Return the question as it is asked outside of any experiment."""
     scope = request.scope
     record, stages, admitted = record_of(scope), service.stages(), admitted_of(request)
     left_s = stages.deadline_s - record.elapsed_ms() / 1000
@@ -93,6 +110,9 @@ def asking(
 
 def answered(request: Request[Any, Any, Any], ask: Ask, service: Service) -> AsyncGenerator[Event]:
     """Return the events that answer a question as the request's headers wish."""
+    record = ask.record
+    record.prompt_version = ask.stages.prompts.version
+    record.experiment, record.variant = ask.experiment, ask.variant
     caching = service.caching()
     wish = Wish.of(headers_of(request.scope).get("cache-control", ""))
 
@@ -100,9 +120,11 @@ def answered(request: Request[Any, Any, Any], ask: Ask, service: Service) -> Asy
         return answer(ask) if caching is None else reply(ask, caching=caching, wish=wish)
 
     events = condensed(ask, made) if is_follow_up(ask.request) else made(ask)
+    if ask.experiment:
+        events = told(events, ask)
     if service.log is None or not service.log.keeps_text:
         return events
-    return with_text(events, ask.record, ask.request.query)
+    return with_text(events, record, ask.request.query)
 
 
 @post(

@@ -26,6 +26,15 @@ RULES = {name: compose_yaml(f"infra/prometheus/{name}.yml") for name in ("record
 DASHBOARD = json.loads((INFRA / "grafana/dashboards/ragrelay.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 OF_PROMETHEUS = {"up", "prometheus_config_last_reload_successful"}
+EXPERIMENT = """
+[experiment]
+name = "warmer"
+[[experiment.variants]]
+name = "a"
+[[experiment.variants]]
+name = "b"
+temperature = 0.9
+"""
 WORDS = {"or", "and", "unless", "bool"}
 
 
@@ -64,9 +73,12 @@ def running(
     valkey.start()
     with ExitStack() as stack:
         stack.callback(valkey.kill)
+        experiment = folder / "experiment.toml"
+        experiment.write_text(EXPERIMENT)
         settings = settings_for(
             _engine.url,
             index_dir,
+            experiments={"file": str(experiment)},
             cache={"enabled": True, "redis_url": f"unix://{folder}/valkey.sock"},
             database={"database_url": f"sqlite:///{folder}/log.sqlite"},
             limit={"enabled": True, "search_per_minute": 1, "query_per_minute": 0},

@@ -26,12 +26,12 @@ def answered(
     """An engine's answer of late; fields are those of its record."""
     given = {
         "endpoint": "/query", "engine": "tgi", "model": "m", "answers": True, "status": 200,
-        "generation": "g1", "passage_ids": ["a:0", "b:1"], "cost_eur": 0.001,
-        "prompt_tokens": 100, "completion_tokens": 10,
+        "prompt_version": "p1", "generation": "g1", "passage_ids": ["a:0", "b:1"],
+        "cost_eur": 0.001, "prompt_tokens": 100, "completion_tokens": 10,
         "stages_ms": {"first_token": ms / 2, "total": ms},
     }  # fmt: skip
     record = Record(request_id=request_id, started=time.monotonic(), **{**given, **fields})
-    return Ended(int((NOW - ago_s) * 1e9), ms, record, caller, "p1")
+    return Ended(int((NOW - ago_s) * 1e9), ms, record, caller)
 
 
 async def write(database: Database, *rows: Noted) -> Writer:
