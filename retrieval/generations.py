@@ -1,6 +1,5 @@
 """Writing generations: one writer, everything beside, then one atomic swap of the pointer."""
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from retrieval.disk import holding, replace_whole, sync
 from retrieval.index import (
     GENERATIONS,
     POINTER,
@@ -17,7 +17,7 @@ from retrieval.index import (
     list_generations,
     open_generation,
 )
-from retrieval.types import IndexBusy, IndexCorrupt, IndexMissing, IndexUnwritable
+from retrieval.types import IndexCorrupt, IndexMissing, IndexUnwritable
 
 LOCK = ".lock"
 BUILDING = ".building-"
@@ -43,29 +43,17 @@ def only_writer(index_dir: Path) -> Iterator[None]:
     if directory in _held.directories:
         yield
         return
-    with _locked(directory):
+    try:
+        (directory / GENERATIONS).mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise IndexUnwritable(f"cannot write to {index_dir}: {exc.strerror}") from exc
+    busy = f"another process is writing the index in {index_dir}; try again when it is done"
+    with holding(directory / LOCK, busy=busy):
         _held.directories.add(directory)
         try:
             yield
         finally:
             _held.directories.discard(directory)
-
-
-@contextmanager
-def _locked(index_dir: Path) -> Iterator[None]:
-    try:
-        (index_dir / GENERATIONS).mkdir(parents=True, exist_ok=True)
-        lock = (index_dir / LOCK).open("ab")
-    except OSError as exc:
-        raise IndexUnwritable(f"cannot write to {index_dir}: {exc.strerror}") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexBusy(
-                f"another process is writing the index in {index_dir}; try again when it is done"
-            ) from None
-        yield
 
 
 @contextmanager
@@ -82,7 +70,7 @@ def new_generation(index_dir: Path) -> Iterator[tuple[str, Path]]:
             yield generation, building
             _sync_tree(building)
             os.rename(building, index_dir / GENERATIONS / generation)
-            _sync(index_dir / GENERATIONS)
+            sync(index_dir / GENERATIONS)
         except OSError as exc:
             raise IndexUnwritable(
                 f"cannot write a new index in {index_dir}: {exc.strerror or exc};"
@@ -96,15 +84,7 @@ def new_generation(index_dir: Path) -> Iterator[tuple[str, Path]]:
 
 def point_to(index_dir: Path, generation: str) -> None:
     """Swap the pointer: a reader, or a crash, sees the old name or the new one."""
-    draft = index_dir / f"{POINTER}.tmp"
-    try:
-        draft.write_text(generation + "\n", encoding="ascii")
-        _sync(draft)
-        os.replace(draft, index_dir / POINTER)
-        _sync(index_dir)
-    except OSError as exc:
-        draft.unlink(missing_ok=True)
-        raise IndexUnwritable(f"cannot swap {index_dir / POINTER}: {exc.strerror}") from exc
+    replace_whole(index_dir / POINTER, f"{generation}\n".encode("ascii"))
 
 
 def prune(index_dir: Path, keep: set[str]) -> None:
@@ -139,13 +119,5 @@ def rollback(index_dir: str | Path, generation: str | None = None) -> str:
 
 def _sync_tree(directory: Path) -> None:
     for path in directory.rglob("*"):
-        _sync(path)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(directory)

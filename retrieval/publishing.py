@@ -4,37 +4,26 @@ Whoever holds DIR/.publisher.lock reads the files that wait and builds; its deat
 and the next one finds by the change numbers what was left undone.
 """
 
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from retrieval.build import BuildReport, build_documents
+from retrieval.disk import holding
 from retrieval.documents import Skipped
 from retrieval.index import current_generation, list_generations
 from retrieval.jobs import begin, finish, has_files
 from retrieval.library import Library
 from retrieval.sparse import Language
-from retrieval.types import IndexBusy, IndexCorrupt, IndexUnwritable, Progress, TextEmbedder
+from retrieval.types import IndexCorrupt, IndexUnwritable, Progress, TextEmbedder
 from retrieval.uploads import read_waiting
 
 LOCK = ".publisher.lock"
 
 
-@contextmanager
-def only_publisher(index_dir: Path) -> Iterator[None]:
-    """Raises IndexBusy while another process, or another thread, publishes."""
-    try:
-        index_dir.mkdir(parents=True, exist_ok=True)
-        lock = (index_dir / LOCK).open("ab")
-    except OSError as exc:
-        raise IndexUnwritable(f"cannot write to {index_dir}: {exc.strerror}") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexBusy(f"the index in {index_dir} is being built; try again") from None
-        yield
+def only_publisher(index_dir: Path) -> AbstractContextManager[None]:
+    """Raises IndexBusy while another process or thread publishes, IndexUnwritable."""
+    return holding(index_dir / LOCK, busy=f"the index in {index_dir} is being built; try again")
 
 
 def has_changes(library: Library) -> bool:

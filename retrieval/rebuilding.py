@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from retrieval.build import BuildReport, build_documents
+from retrieval.disk import sync
 from retrieval.generations import only_writer, point_to, prune
 from retrieval.index import GENERATIONS, Index, open_generation, open_index
 from retrieval.library import Library
@@ -118,10 +119,6 @@ def _take_over(index_dir: Path, beside: Path, generation: str) -> None:
     before = serving(index_dir)
     with only_writer(index_dir), mapped(index_dir):
         os.rename(beside / GENERATIONS / generation, index_dir / GENERATIONS / generation)
-        folder = os.open(index_dir / GENERATIONS, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(index_dir / GENERATIONS)
         point_to(index_dir, generation)
         prune(index_dir, keep={generation, before or generation})

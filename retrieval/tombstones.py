@@ -4,15 +4,13 @@ DIR/tombstones.json is replaced as a whole, so a reader or a crash sees the old 
 A tombstone (doc_id, seq) hides the document in generations built from changes before `seq`.
 """
 
-import fcntl
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from retrieval.types import IndexCorrupt, IndexUnwritable
+from retrieval.disk import holding, replace_whole
+from retrieval.types import IndexCorrupt
 
 FILE = "tombstones.json"
 LOCK = ".tombstones.lock"
@@ -28,22 +26,24 @@ def bury(index_dir: str | Path, doc_ids: Iterable[str], seq: int) -> None:
 
     Raises IndexUnwritable, and IndexCorrupt where the file that is there cannot be read.
     """
-    with _only_one(Path(index_dir)) as path:
+    path = Path(index_dir) / FILE
+    with holding(path.with_name(LOCK)):
         documents = _read(path)
         for doc_id in doc_ids:
             documents[doc_id] = max(seq, documents.get(doc_id, 0))
-        _replace(path, documents)
+        replace_whole(path, msgspec.json.encode(_Buried(documents)))
 
 
 def forget(index_dir: str | Path, *, oldest: int) -> None:
     """Drop the tombstones that no generation needs, the oldest kept being of change `oldest`."""
-    if not (Path(index_dir) / FILE).exists():
+    path = Path(index_dir) / FILE
+    if not path.exists():
         return
-    with _only_one(Path(index_dir)) as path:
+    with holding(path.with_name(LOCK)):
         documents = _read(path)
         needed = {doc_id: seq for doc_id, seq in documents.items() if seq > oldest}
         if needed != documents:
-            _replace(path, needed)
+            replace_whole(path, msgspec.json.encode(_Buried(needed)))
 
 
 class Tombstones:
@@ -70,7 +70,7 @@ class Tombstones:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -88,34 +88,3 @@ def _read(path: Path) -> dict[str, int]:
         raise IndexCorrupt(f"cannot read {path}: {exc.strerror}") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise IndexCorrupt(f"{path} is damaged: {exc}") from exc
-
-
-@contextmanager
-def _only_one(index_dir: Path) -> Iterator[Path]:
-    try:
-        index_dir.mkdir(parents=True, exist_ok=True)
-        lock = (index_dir / LOCK).open("ab")
-    except OSError as exc:
-        raise IndexUnwritable(f"cannot write to {index_dir}: {exc.strerror}") from exc
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield index_dir / FILE
-
-
-def _replace(path: Path, documents: dict[str, int]) -> None:
-    draft = path.with_suffix(".tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(msgspec.json.encode(_Buried(documents)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise IndexUnwritable(f"cannot write {path}: {exc.strerror}") from exc

@@ -1,6 +1,6 @@
 """What the log says of a window of time, counted by the database; here the rows become answers.
 
-Latencies are nearest-rank percentiles: a time that was measured, the same on both databases.
+Latencies are nearest-rank percentiles, within 0.5 %.
 """
 
 from collections.abc import Sequence

@@ -55,6 +55,18 @@ def test_summary_counts_the_window(migrated: str, run: Any) -> None:
     assert found.feedback == {"up": 1, "down": 1}
 
 
+def test_percentiles_are_those_of_the_sorted_times(migrated: str, run: Any) -> None:
+    times = [round(0.05 * 1.03**n, 2) for n in range(500)]  # from 0.05 ms to 127 s
+
+    async def asked(database: Database) -> Any:
+        await write(database, *[answered(f"r{n}", ms=ms) for n, ms in enumerate(times)])
+        return await database.run(lambda connection: analytics.summary(connection, DAY))
+
+    latency = run(asked).latency_ms
+    assert latency.p50 == pytest.approx(times[249], rel=0.005)
+    assert latency.p95 == pytest.approx(times[474], rel=0.005)
+
+
 def test_summary_of_a_tenant_is_its_own(migrated: str, run: Any) -> None:
     found = ask(run, analytics.summary, msgspec.structs.replace(DAY, tenant="acme"))
     assert (found.answers, found.caches) == (1, {"semantic": 1})
