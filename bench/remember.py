@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.app import create_app
 from api.edge import Edge
-from api.remember import analytics, reading
+from api.remember import analytics, experiments, reading
 from api.remember.analytics import Window
 from api.remember.database import Database
 from api.remember.reading import Wanted
@@ -39,15 +39,21 @@ ROUNDS = 7
 BODY = b'{"query": "What is the capital of France?"}'
 
 SEED = """
+WITH RECURSIVE numbers(n) AS (
+  SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < CAST(:rows AS INTEGER)
+), seeds AS (
+  SELECT n, CAST(:now AS DOUBLE PRECISION) - n * CAST(:step AS DOUBLE PRECISION) AS at FROM numbers
+)
 INSERT INTO answers
-SELECT ((:now - s) * 1000000)::bigint * 2048 + n % 2048, :now - s, 'r' || n, 'tenant' || n % 20,
+SELECT CAST(at * 1000000 AS BIGINT) * 2048 + n % 2048, at, 'r' || n, 'tenant' || n % 20,
        'k' || n % 50, '/query', CASE WHEN n % 50 = 0 THEN 'engine_error' ELSE 'ok' END,
        CASE WHEN n % 50 = 0 THEN 'engine_down' ELSE '' END, n % 33 = 0, 'vllm', 'model' || n % 3,
-       'p1', '', '', 'g1', CASE WHEN n % 4 = 0 THEN 'exact' ELSE 'none' END,
-       200 + (n * 7919 % 5000), 50 + (n * 104729 % 900), '{"total": 300.0}', 900, 80, 0.0005,
-       '["a:0", "b:1", "c:2"]', 'question ' || n % 5000, 'An answer of some words [1].'
-FROM (SELECT n, n::float8 / :rows * :span AS s
-      FROM generate_series(0::bigint, :rows - 1) AS n) AS seeds
+       'p1', 'e', CASE WHEN n % 2 = 0 THEN 'a' ELSE 'b' END, 'g1',
+       CASE WHEN n % 4 = 0 THEN 'exact' ELSE 'none' END,
+       200 + (n * CAST(7919 AS BIGINT) % 5000), 50 + (n * CAST(104729 AS BIGINT) % 900),
+       '{"total": 300.0}', 900, 80, 0.0005, '["a:0", "b:1", "c:2"]', 'question ' || n % 5000,
+       'An answer of some words [1].'
+FROM seeds
 """
 CALLS: dict[str, Callable[[AsyncConnection, Window], Awaitable[Any]]] = {
     "summary": analytics.summary,
@@ -57,6 +63,7 @@ CALLS: dict[str, Callable[[AsyncConnection, Window], Awaitable[Any]]] = {
     "queries, unanswered": lambda connection, window: reading.newest(
         connection, window, Wanted(unanswered=True), 50
     ),
+    "experiment": lambda connection, window: experiments.report(connection, window, "e"),
     "questions": lambda connection, window: reading.failing(connection, window, limit=50, offset=0),
 }
 
@@ -65,7 +72,7 @@ async def time_calls(url: str, rows: int, days: float) -> dict[str, list[float]]
     database = Database(url, "unused")
     await database.migrate()
     now = time.time()
-    values = {"now": now, "rows": rows, "span": days * DAYS}
+    values = {"now": now, "rows": rows, "step": days * DAYS / rows}
     await database.run(lambda connection: connection.execute(text(SEED), values), within_s=500.0)
     await database.run(lambda connection: connection.execute(text("ANALYZE")), within_s=60.0)
     took: dict[str, list[float]] = {}
@@ -78,15 +85,19 @@ async def time_calls(url: str, rows: int, days: float) -> dict[str, list[float]]
     return took
 
 
-def sizes(server: Postgres) -> None:
+def sizes(server: Postgres, folder: str) -> None:
     print("24 h window, ms, p50 / p95 of", REPEATS)
     for n, (rows, days) in enumerate(SIZES):
-        took = asyncio.run(time_calls(server.create(f"bench{n}"), rows, days))
-        shown = ", ".join(
-            f"{name} {median(ms):.0f} / {sorted(ms)[int(0.95 * len(ms)) - 1]:.0f}"
-            for name, ms in took.items()
-        )
-        print(f"{rows:,} rows over {days:.0f} days: {shown}", flush=True)
+        for url in (server.create(f"bench{n}"), f"sqlite:///{folder}/bench{n}"):
+            _show(url.partition(":")[0], rows, days, asyncio.run(time_calls(url, rows, days)))
+
+
+def _show(name: str, rows: int, days: float, took: dict[str, list[float]]) -> None:
+    shown = ", ".join(
+        f"{name} {median(ms):.0f} / {sorted(ms)[int(0.95 * len(ms)) - 1]:.0f}"
+        for name, ms in took.items()
+    )
+    print(f"{name}, {rows:,} rows over {days:.0f} days: {shown}", flush=True)
 
 
 async def ask(app: Edge) -> None:
@@ -172,7 +183,8 @@ def main() -> None:
                 urls = {"off": "off", "sqlite": f"sqlite:///{folder}/log", "postgresql": url}
                 asyncio.run(path(urls, Path(folder) / "index", engine.url))
         if "sizes" in wanted:
-            sizes(server)
+            with tempfile.TemporaryDirectory() as folder:
+                sizes(server, folder)
 
 
 async def _migrate(url: str) -> None:

@@ -81,8 +81,8 @@ def _open(url: URL) -> AsyncEngine:
         raise SettingsError(
             "DATABASE_URL: PostgreSQL needs asyncpg: pip install 'ragrelay[postgres]'"
         ) from None
-    if _is_file(url):
-        event.listen(engine.sync_engine, "connect", _prepare_file)
+    prepare = _prepare_file if _is_file(url) else _prepare_server
+    event.listen(engine.sync_engine, "connect", prepare)
     return engine
 
 
@@ -91,6 +91,12 @@ def _prepare_file(connection: Any, _: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL a crash loses rows, never the file
     cursor.close()
+
+
+def _prepare_server(connection: Any, _: object) -> None:
+    # A plan for any window counts a million rows without parallel workers: 2.9 s for 0.7 s.
+    statement = "SET plan_cache_mode = force_custom_plan"
+    connection.run_async(lambda own: own.execute(statement))
 
 
 def _foreign_errors(url: URL) -> tuple[type[Exception], ...]:

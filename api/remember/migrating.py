@@ -15,6 +15,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 if TYPE_CHECKING:
     from alembic.config import Config
 
+ALONE = {
+    "postgresql": "SELECT pg_advisory_xact_lock(7236837214)",  # the number is ours alone
+    "sqlite": "BEGIN IMMEDIATE",
+}
+"""Replicas that start together make the tables one after the other."""
+
 HERE = Path(__file__).parent / "migrations"
 
 
@@ -54,6 +60,7 @@ async def _migrate(url: URL, revision: str, options: dict[str, Any]) -> None:
     engine = create_async_engine(url, **options)
     try:
         async with engine.begin() as connection:
+            await connection.exec_driver_sql(ALONE[engine.dialect.name])
             await connection.run_sync(_run, revision)
     finally:
         await engine.dispose()

@@ -1,11 +1,14 @@
 """Tables up and down, and the service that leaves tables of another version alone."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from sqlalchemy import inspect, text
 
 from api.errors import DatabaseDown
+from api.remember.database import Database
+from api.remember.migrating import ALONE
 from api.remember.tables import METADATA
 
 
@@ -58,3 +61,16 @@ def test_database_of_another_version_is_not_written_to(migrated: str, run: Any) 
             await database.run(lambda connection: connection.execute(text("SELECT 1")))
 
     run(ask)
+
+
+def test_migrating_waits_for_another_that_migrates(url: str, run: Any) -> None:
+    async def work(database: Database) -> None:
+        async with database.engine.begin() as first:
+            await first.exec_driver_sql(ALONE[database.engine.dialect.name])
+            second = asyncio.create_task(Database(url, "unused").migrate())
+            done, _ = await asyncio.wait({second}, timeout=0.7)
+            assert not done
+        await second
+
+    run(work)
+    assert tables(run) == {"alembic_version", "answers", "feedback"}
