@@ -47,7 +47,7 @@ class Ended(msgspec.Struct, frozen=True):
         return self.record.request_id
 
     def row(self, number: int) -> dict[str, Any]:
-        """Return the row; `number` tells apart what ended in the same microsecond."""
+        """Return the row as drivers take it; `number` tells apart what ended in one microsecond."""
         record, caller = self.record, self.caller
         outcome = record.outcome or "ok"
         return {
@@ -69,11 +69,11 @@ class Ended(msgspec.Struct, frozen=True):
             "cache": record.cache,
             "total_ms": round(self.total_ms, 2),
             "first_token_ms": record.stages_ms.get("first_token"),
-            "stages_ms": {name: round(ms, 2) for name, ms in record.stages_ms.items()},
+            "stages_ms": _json({name: round(ms, 2) for name, ms in record.stages_ms.items()}),
             "prompt_tokens": min(record.prompt_tokens, MAX_COUNT),
             "completion_tokens": min(record.completion_tokens, MAX_COUNT),
             "cost_eur": record.cost_eur,
-            "passage_ids": [_text(id, 512) for id in record.passage_ids[:MAX_PASSAGES]],
+            "passage_ids": _json([_text(id, 512) for id in record.passage_ids[:MAX_PASSAGES]]),
             "question": _text(record.question, MAX_QUESTION) if record.question else None,
             "answer": _text(record.answer, MAX_ANSWER) if record.question else None,
         }
@@ -145,6 +145,12 @@ def _is_unanswered(record: Record) -> bool:
     return not record.passage_ids or record.answer.startswith(DONT_KNOW)
 
 
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _text(text: str, at_most: int) -> str:
     """Return what PostgreSQL takes: no NUL, no half of a surrogate pair."""
+    if text.isascii() and "\0" not in text:
+        return text[:at_most]
     return text[:at_most].replace("\0", "").encode("utf-8", "replace").decode()

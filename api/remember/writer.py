@@ -9,9 +9,10 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Table, text
+from sqlalchemy import Dialect, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -162,16 +163,26 @@ async def _ping(connection: AsyncConnection) -> None:
 async def _insert(
     connection: AsyncConnection, batch: Sequence[tuple[Noted, dict[str, Any]]]
 ) -> None:
-    insert = _INSERTS[connection.dialect.name]
-    if answers := _rows(batch, ANSWERS):
-        await connection.execute(insert(ANSWERS).on_conflict_do_nothing(), answers)
-    if said := _rows(batch, FEEDBACK):
-        statement = insert(FEEDBACK)
+    for table in (ANSWERS, FEEDBACK):
+        statement, columns = _statement(table, connection.dialect)
+        rows = [
+            tuple(row[name] for name in columns) for noted, row in batch if noted.table is table
+        ]
+        if rows:
+            await connection.exec_driver_sql(statement, rows)
+
+
+@cache
+def _statement(table: Table, dialect: Dialect) -> tuple[str, list[str]]:
+    """Return the driver's text and the order of its columns.
+
+    Executing the statement itself costs 20 us a row, to make parameters of what are parameters.
+    """
+    statement = _INSERTS[dialect.name](table)
+    if table is FEEDBACK:
         newest = {name: statement.excluded[name] for name in _SAID}
-        await connection.execute(
-            statement.on_conflict_do_update(index_elements=_KEY, set_=newest), said
-        )
-
-
-def _rows(batch: Sequence[tuple[Noted, dict[str, Any]]], table: Table) -> list[dict[str, Any]]:
-    return [row for noted, row in batch if noted.table is table]
+        statement = statement.on_conflict_do_update(index_elements=_KEY, set_=newest)
+    else:
+        statement = statement.on_conflict_do_nothing()
+    compiled = statement.compile(dialect=dialect)
+    return str(compiled), compiled.positiontup
