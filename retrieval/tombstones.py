@@ -4,6 +4,7 @@ DIR/tombstones.json is replaced as a whole, so a reader or a crash sees the old 
 A tombstone (doc_id, seq) hides the document in generations built from changes before `seq`.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class Tombstones:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except FileNotFoundError:
         return None
     except OSError as exc:
