@@ -1,13 +1,23 @@
 import asyncio
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval.embedding import Embedder, load_embedder, prompts_of
-from retrieval.models import MINILM, MINILM_SHA256, resolve_model, weights_fingerprint, wheel_model
+from retrieval.models import (
+    MINILM,
+    MINILM_SHA256,
+    PINNED,
+    resolve_model,
+    weights_fingerprint,
+    wheel_model,
+)
 from retrieval.types import ModelUnavailable
+from tests.threaded import ThreadedServer
 
 QUERIES = ["What is a cat?", "Where do owls hunt at night?", "x", "", "Ünïcode 漢字 " * 30]
 
@@ -144,3 +154,29 @@ def test_fingerprint_of_parts_depends_on_each(tmp_path):
     before = weights_fingerprint(tmp_path)
     (tmp_path / "b.safetensors").write_bytes(b"three")
     assert weights_fingerprint(tmp_path) != before
+
+
+class _EmptyHub(ThreadedServer):
+    """Has nothing, and notes what it is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    async def handle(self, reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.asked.append(head.split(b" ")[1].decode())
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+
+
+@pytest.mark.parametrize("model", [model for model in PINNED if model != MINILM])
+def test_resolve_model_asks_the_hub_for_the_pinned_commit(model, tmp_path):
+    resolve = f"from retrieval.models import resolve_model; resolve_model({model!r})"
+    with _EmptyHub() as hub:
+        environ = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
+        ended = subprocess.run(
+            [sys.executable, "-c", resolve], env=environ, capture_output=True, text=True, timeout=60
+        )
+    assert "ModelUnavailable" in ended.stderr
+    assert any(path.startswith(f"/api/models/{model}/tree/{PINNED[model]}") for path in hub.asked)
