@@ -31,6 +31,7 @@ from api.settings import SettingsError
 
 STOP_S = 5.0
 BACKOFF_S = (0.2, 0.5, 1, 2, 5, 10, 30)
+STORES_S = 3.0
 STEADY_S = 60.0
 """A child that ran this long starts again without a pause."""
 
@@ -107,7 +108,7 @@ class Embedded(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
-    """Start the children, without waiting until they answer; stop them at the end.
+    """Start the children, without waiting for the engine; stop them at the end.
 
     The ledger's data and the children's logs lie in `index_dir/.embedded`, which one process
     may use at a time: raises SettingsError if another does.
@@ -135,6 +136,7 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
         ]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
         try:
+            await _until_there([sockets / "cache.sock", sockets / "ledger.sock"])
             yield Embedded(
                 engine_url=f"http://127.0.0.1:{port}",
                 engine_key=key,
@@ -147,6 +149,14 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_there(sockets: Sequence[Path]) -> None:
+    """Wait for the stores, so that a start does not begin with a warning that they are down."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STORES_S):
+            while not all(path.exists() for path in sockets):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 def ledger_socket(index_dir: Path) -> str:

@@ -76,6 +76,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client,
         yield started
 
 
+def test_embedded_start_warns_of_nothing(embedded) -> None:
+    _, process = embedded
+    os.set_blocking(process.stderr.fileno(), False)
+    logged = [json.loads(line) for line in process.stderr.read().splitlines() if line[:1] == b"{"]
+    assert "index opened" in [line["event"] for line in logged]
+    assert {line["level"] for line in logged} == {"info"}
+
+
 def test_embedded_question_is_answered_by_the_real_engine(embedded) -> None:
     client, _ = embedded
     asked = {"query": "What is the capital of Peru?", "temperature": 0}
