@@ -1,8 +1,8 @@
 // One question to the server until its answer has ended, whichever way.
 
 import { ApiError, postJson } from "./api.js";
+import { shownSeconds } from "./formats.js";
 import { events } from "./stream.js";
-import { shownSeconds } from "./troubles.js";
 
 const LOADING_TRIES = 60;
 const WAIT_S = 2;

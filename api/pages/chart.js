@@ -1,7 +1,7 @@
 // Latency over time as a small line chart, from the difference of two readings of /metrics.
 
 import { el, svg } from "./dom.js";
-import { shownMs } from "./facts.js";
+import { shownMs } from "./formats.js";
 
 const MOST_POINTS = 60;
 const WIDTH = 600;

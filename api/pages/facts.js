@@ -1,7 +1,7 @@
 // What an answer cost: where it came from, how long each stage took, tokens and money.
 
 import { el } from "./dom.js";
-import { shownSeconds } from "./troubles.js";
+import { shortModel, shownEuro, shownMs, shownSeconds } from "./formats.js";
 
 const FINDING = ["auth", "cache", "condense", "embed", "fuse", "rerank"];
 /** In the order of their going. */
@@ -65,12 +65,7 @@ function tokens({ usage }) {
 }
 
 function shownCost({ cost_eur: cost }) {
-  if (cost === 0) return "no cost";
-  return `€ ${cost < 0.01 ? cost.toPrecision(2) : cost.toFixed(2)}`;
-}
-
-function shortModel(model) {
-  return model.split("/").pop();
+  return cost === 0 ? "no cost" : shownEuro(cost);
 }
 
 function timing(ms) {
@@ -101,9 +96,4 @@ function timing(ms) {
 function finding(ms) {
   const inRow = FINDING.reduce((sum, stage) => sum + (ms[stage] ?? 0), 0);
   return inRow + Math.max(ms.dense ?? 0, ms.sparse ?? 0);
-}
-
-export function shownMs(ms) {
-  if (ms < 1) return "< 1 ms";
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
 }

@@ -1,5 +1,6 @@
 // Start: one view at a time by the address's hash, keys of the whole page, theme, offline.
 
+import { hideAnalytics, mountAnalytics, showAnalytics } from "./analytics.js";
 import { focusBox, hideAsk, mountAsk, showAsk, stopAnswer } from "./ask.js";
 import { hideDocuments, mountDocuments, showDocuments } from "./documents.js";
 import { askForKey, currentKey } from "./keys.js";
@@ -9,6 +10,7 @@ const VIEWS = {
   ask: { mount: mountAsk, show: showAsk, hide: hideAsk, title: "Ask" },
   documents: { mount: mountDocuments, show: showDocuments, hide: hideDocuments, title: "Documents" },
   status: { mount: mountStatus, show: showStatus, hide: hideStatus, title: "Status" },
+  analytics: { mount: mountAnalytics, show: showAnalytics, hide: hideAnalytics, title: "Analytics" },
 };
 let shown = null;
 

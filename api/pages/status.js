@@ -3,7 +3,9 @@
 import { getJson, postJson, send } from "./api.js";
 import { latencyChart } from "./chart.js";
 import { ask, button, el } from "./dom.js";
-import { shownSeconds, trouble } from "./troubles.js";
+import { shownName, shownSeconds } from "./formats.js";
+import { factTable } from "./tables.js";
+import { trouble } from "./troubles.js";
 
 const POLL_MS = 5000;
 const SLOW_POLLS = 6;
@@ -69,7 +71,7 @@ async function readStats() {
   const trouble = down.length > 0 ? ` Down: ${down.join(", ")}.` : "";
   overall.textContent = `${WORDS[status] ?? status}.${trouble} Up for ${shownSeconds(uptime_s)}.`;
   bodies.get("Checks").replaceChildren(
-    table(Object.entries(checks).map(([name, check]) => [shownName(name), light(check)])),
+    factTable(Object.entries(checks).map(([name, check]) => [shownName(name), light(check)])),
   );
   bodies.get("Engines").replaceChildren(
     ...engines.map(engineRow),
@@ -95,7 +97,7 @@ function cacheRows({ hits, misses, entries, size_bytes, store }) {
   const rate = asked > 0 ? `${Math.round((found / asked) * 100)} %` : "–";
   return [
     el("p", { class: "figure" }, rate, el("span", {}, "answered from the cache")),
-    table([
+    factTable([
       ...Object.entries(hits).map(([kind, count]) => [`${kind} hits`, String(count)]),
       ["answers kept", `${entries} (${(size_bytes / 1e6).toFixed(1)} MB)`],
       ["shared store", light({ status: store })],
@@ -174,15 +176,6 @@ async function rollBack({ id, created_at }) {
 function light({ status, ms, detail }) {
   const time = ms === undefined || ms === null ? "" : ` ${ms.toFixed(0)} ms`;
   return el("span", { class: `light ${status}`, title: detail ?? "" }, `${status}${time}`);
-}
-
-function table(rows) {
-  const row = ([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value));
-  return el("table", {}, el("tbody", {}, ...rows.map(row)));
-}
-
-function shownName(name) {
-  return name.replaceAll("_", " ");
 }
 
 /** The configured window is named by its seconds, "3600s". */

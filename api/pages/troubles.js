@@ -1,6 +1,6 @@
 // What went wrong, in words for people, and what they can do.
 
-const MINUTE_S = 60;
+import { shownSeconds } from "./formats.js";
 
 const TROUBLES = {
   unreachable: ["The server does not answer", "Is it running, and are you online?"],
@@ -15,6 +15,7 @@ const TROUBLES = {
   budget_exhausted: ["The budget is used up", "Answers from the cache and search still work."],
   rate_limited: ["Too many questions at once", "Your limit fills up again by itself."],
   ledger_down: ["Costs cannot be counted now", "The server refuses to spend what it cannot count."],
+  database_down: ["The log’s database does not answer", "Answers come all the same."],
   deadline: ["The answer took too long", "Ask again, or ask for less."],
   shutting_down: ["The server is stopping", "Ask again once it is back."],
   unauthorized: ["A key is needed", "Ask again and enter one."],
@@ -31,11 +32,4 @@ export function trouble(error) {
   const wait = error.retryAfterS ? ` Try again in ${shownSeconds(error.retryAfterS)}.` : "";
   const told = error.message && error.code !== "unreachable" ? error.message : "";
   return { title, advice: advice + wait, detail: told };
-}
-
-export function shownSeconds(s) {
-  if (s < MINUTE_S) return `${Math.ceil(s)} s`;
-  if (s < 60 * MINUTE_S) return `${Math.round(s / MINUTE_S)} min`;
-  if (s < 48 * 60 * MINUTE_S) return `${Math.round(s / 3600)} h`;
-  return `${Math.round(s / 86400)} days`;
 }

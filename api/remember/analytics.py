@@ -61,6 +61,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Of answers that are ok, from the cache or not."""
     feedback: dict[str, int]
     """Given in the window, by rating."""
+    experiments: list[str]
+    """That answers took part in, by name."""
 
 
 class Saving(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,13 +103,13 @@ async def summary(connection: AsyncConnection, window: Window) -> Summary:
     counted = await rows_of(
         connection,
         select(
-            A.outcome, A.error, A.cache,
+            A.outcome, A.error, A.cache, A.experiment,
             func.count().label("n"),
             count_of(A.unanswered).label("unanswered"),
             func.sum(A.prompt_tokens).label("prompt_tokens"),
             func.sum(A.completion_tokens).label("completion_tokens"),
             func.sum(A.cost_eur).label("cost_eur"),
-        ).where(window.answers()).group_by(A.outcome, A.error, A.cache),
+        ).where(window.answers()).group_by(A.outcome, A.error, A.cache, A.experiment),
     )  # fmt: skip
     ratings = await rows_of(
         connection,
@@ -129,6 +131,7 @@ async def summary(connection: AsyncConnection, window: Window) -> Summary:
         cost_eur=round(sum(row["cost_eur"] for row in counted), 6),
         latency_ms=latency_of(latency.get(())),
         feedback={row["rating"]: row["n"] for row in ratings},
+        experiments=sorted({row["experiment"] for row in counted} - {""}),
     )
 
 

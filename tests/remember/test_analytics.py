@@ -22,12 +22,12 @@ def rows() -> list[Any]:
         # engine answers of 100, 200, … 1000 ms
         *[answered(f"e{n}", ms=100.0 * (n + 1), ago_s=100 - n) for n in range(10)],
         answered("h0", cache="exact", ms=2.0, cost_eur=0.0, prompt_tokens=0, completion_tokens=0),
-        answered("h1", cache="semantic", ms=10.0, cost_eur=0.0, caller=ACME),
+        answered("h1", experiment="shorter", cache="semantic", ms=10.0, cost_eur=0.0, caller=ACME),
         answered("u0", engine="", model="", passage_ids=[], ms=5.0, cost_eur=0.0, question="why?"),
         answered("u1", engine="", model="", passage_ids=[], ms=5.0, cost_eur=0.0, question="why?"),
         answered("f0", outcome="engine_error", error="engine_down", ms=50.0, question="who?"),
         answered("g0", outcome="client_gone", ms=50.0, engine="vllm"),
-        answered("old", ago_s=90_000),
+        answered("old", ago_s=90_000, experiment="older"),
         noting.judged(up, ACME, keeps_text=False),
         noting.judged(down, ACME, keeps_text=False),
     ]
@@ -53,6 +53,7 @@ def test_summary_counts_the_window(migrated: str, run: Any) -> None:
     # of 2 5 5 10 100 200 300 400 500 600 700 800 900 1000
     assert found.latency_ms == Latency(p50=300.0, p95=1000.0)
     assert found.feedback == {"up": 1, "down": 1}
+    assert found.experiments == ["shorter"]
 
 
 def test_percentiles_are_those_of_the_sorted_times(migrated: str, run: Any) -> None:

@@ -1,0 +1,71 @@
+"""Servers whose log holds answers from before they started."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from api.remember.database import Database
+from api.remember.noting import Noted, judged
+from api.schemas import FeedbackRequest
+from api.setting_groups import Secret
+from tests.fake_engine import FakeEngine
+from tests.harness import Client, live, settings_for
+from tests.remember.rows import ACME, answered, write
+
+HOUR_S = 3600.0
+HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
+
+
+@contextmanager
+def logged(
+    file: Path,
+    engine: FakeEngine,
+    index_dir: Path,
+    rows: Sequence[Noted] = (),
+    *,
+    text: str = "on",
+    **groups: Any,
+) -> Iterator[Client]:
+    url = f"sqlite:///{file}"
+    if rows:
+        asyncio.run(_kept(url, rows))
+    database = {"database_url": Secret(url), "log_text": text}
+    settings = settings_for(engine.url, index_dir, database=database, **groups)
+    with live(settings) as (client, _):
+        yield client
+
+
+async def _kept(url: str, rows: Sequence[Noted]) -> None:
+    database = Database(url, "")
+    try:
+        await write(database, *rows)
+    finally:
+        await database.close()
+
+
+def mixed() -> list[Noted]:
+    """An hour of all that happens, answers of a day before, and an experiment of two variants."""
+    rows: list[Noted] = [
+        answered(f"e{n}", caller=ACME, ms=400.0 + 100 * n, ago_s=60.0 + n,
+                 model="org/model-a", question=f"Plain {n}?", answer="So it is.",
+                 experiment="shorter", variant="ab"[n % 2])
+        for n in range(12)
+    ]  # fmt: skip
+    rows += [
+        answered(f"c{n}", ms=5.0, cache="exact", cost_eur=0.0, question="Plain 1?", answer="So.")
+        for n in range(6)
+    ]
+    rows += [
+        answered("f1", outcome="engine_error", error="engine_down", question=HOSTILE, answer=""),
+        answered("f2", outcome="client_gone", question="Gone?", answer=""),
+        answered("u1", passage_ids=[], question="Nowhere?", answer="", engine=""),
+        *[answered(f"d{n}", ago_s=20 * HOUR_S + n, ms=2000.0) for n in range(20)],
+    ]
+    said = [(f"e{n}", "up" if n < 5 else "down") for n in range(8)]
+    rows += [
+        judged(FeedbackRequest(request_id=id, rating=rating), ACME, keeps_text=False)  # type: ignore[arg-type]
+        for id, rating in said
+    ]
+    return rows
