@@ -38,6 +38,8 @@ def without_controls(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL takes any text but that."""
 TopK = Annotated[int, Meta(ge=1, le=20, description="Passages to answer from; 3 when unset")]
 Filters = Annotated[
     dict[str, Any] | None,
@@ -203,7 +205,7 @@ class QueryResponse(AnswerFacts, frozen=True, kw_only=True):
 
 
 class FeedbackRequest(Request, frozen=True, kw_only=True):
-    request_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    request_id: Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
     entry_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     rating: Literal["up", "down"]
     """down: the answer is dropped from the cache and kept from this question for good."""

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Router, delete, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, QueryParameter
+from litestar.params import PathParameter, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.admission.limits import ONE
@@ -24,6 +24,7 @@ from api.remember.query_log import QueryLog
 from api.remember.reading import FailingQuestion, LoggedAnswer, Wanted
 from api.routes.guard import admitting
 from api.routes.query import ERROR_RESPONSES
+from api.schemas import NO_NUL
 from api.service import Service
 
 ANALYSIS_S = 10.0
@@ -40,7 +41,8 @@ RESPONSES = {
 Hours = Annotated[
     float, QueryParameter(gt=0, le=87_600, description="The window: so long before now")
 ]
-Name = Annotated[str | None, QueryParameter(min_length=1, max_length=128)]
+Name = Annotated[str | None, QueryParameter(min_length=1, max_length=128, pattern=NO_NUL)]
+ExperimentName = Annotated[str, PathParameter(max_length=64, pattern=NO_NUL)]
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="Rows of a page")]
 Cursor = Annotated[
     str | None,
@@ -131,7 +133,7 @@ async def get_engines(state: State, hours: Hours = 24.0, tenant: Name = None) ->
     responses=RESPONSES,
 )
 async def get_experiment(
-    state: State, name: FromPath[str], hours: Hours = 24.0, tenant: Name = None
+    state: State, name: ExperimentName, hours: Hours = 24.0, tenant: Name = None
 ) -> ExperimentReport:
     window = _window(hours, tenant)
     report = await _ask(state, lambda connection: experiments.report(connection, window, name))

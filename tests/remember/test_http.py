@@ -171,6 +171,17 @@ def test_log_deletion_without_one_name_is_refused(
         assert client.request("DELETE", f"/analytics/log{query}").status == 422
 
 
+def test_nul_is_refused_before_it_reaches_the_database(
+    migrated: str, engine: FakeEngine, index_dir: Path
+) -> None:
+    feedback = {"request_id": "a\0", "rating": "up"}
+    with logging_to(migrated, engine, index_dir) as client:
+        assert client.post("/feedback", feedback).status == 422
+        for path in ("summary?tenant=a%00", "queries?outcome=%00", "experiments/a%00"):
+            assert client.get(f"/analytics/{path}").status in (400, 422), path
+        assert client.request("DELETE", "/analytics/log?request_id=a%00").status in (400, 422)
+
+
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "query",
