@@ -24,14 +24,15 @@ from api.settings import EngineAddress, Settings, SettingsError
 from api.spending import LEASE_MARGIN_S, Spending, common_scope, fail_mode, price_table
 from api.telemetry import Metrics
 
-REDIS_TIMEOUT_S = 0.1
+REDIS_TIMEOUT_S = 1.0
+"""The client's own limit, by the clock; calls are given up before, by `redis_calls`."""
 CONNECTIONS = 32
 CONCURRENT = 64
 """Answers at a time on an engine that batches: half of what TGI takes before it refuses."""
 
 
 def connect(url: str) -> Any:
-    """Return a redis client that gives up quickly.
+    """Return a redis client without retries.
 
     Its pool waits for a connection: redis-py's own refuses beyond its hundredth, which would look
     like a server that is down.

@@ -6,7 +6,8 @@ for the cache, the declared fail mode for the ledger.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -14,7 +15,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from api.breaker import Breaker
 
 TIMEOUT_S = 0.15
-"""Of one trip, above the client's own 100 ms: retries and pool waits count as well."""
+"""Of one trip; retries and waiting for a connection count as well."""
+TICKS = 10
 
 
 class StoreDown(Exception):
@@ -33,8 +35,33 @@ class Script:
         self.sha = hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest()
 
 
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Raises TimeoutError once the event loop has run for so long, and so many times, in vain.
+
+    While it does not run, because the machine or we are busy, it is not the store that is late: an
+    answer may lie there unread.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+    async with asyncio.timeout(None) as limit:
+
+        def tick(left: int) -> None:
+            nonlocal timer
+            if left:
+                timer = loop.call_later(seconds / TICKS, tick, left - 1)
+            else:
+                limit.reschedule(loop.time())
+
+        timer = loop.call_later(seconds / TICKS, tick, TICKS - 1)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
 class RedisCalls:
-    """`redis` is a redis.asyncio.Redis: bytes returned, short socket timeouts, no retries."""
+    """`redis` is a redis.asyncio.Redis: bytes returned, no retries."""
 
     def __init__(self, redis: Any, breaker: Breaker, *, timeout_s: float = TIMEOUT_S) -> None:
         self.redis = redis
@@ -48,7 +75,7 @@ class RedisCalls:
         task = asyncio.current_task()
         n_cancels = task.cancelling() if task is not None else 0
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with _patience(self._timeout_s):
                 answer = await command()
         except ResponseError as exc:
             self.breaker.succeeded()

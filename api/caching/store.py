@@ -89,7 +89,7 @@ _decoder = msgspec.msgpack.Decoder(Logged)
 
 
 class Store:
-    """`redis` is a redis.asyncio.Redis: bytes returned, short socket timeouts."""
+    """`redis` is a redis.asyncio.Redis: bytes returned, no retries."""
 
     def __init__(
         self,

@@ -196,13 +196,12 @@ def test_sigterm_with_open_streams_settles_every_one(
 ) -> None:
     engine.script = saying(["tick "] * 300, every=0.1)
     variables = drain_variables(redis) | {"API_DRAIN_SECONDS": "1"}
-    with serving(engine, index_dir, **variables) as (process, client):
-        streams = [Stream(client) for _ in range(50)]
+    with serving(engine, index_dir, **variables) as (process, client), ExitStack() as open_ones:
+        for _ in range(50):
+            open_ones.enter_context(Stream(client))
         eventually(lambda: len(engine.chats) == 50, within_s=30)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        for stream in streams:
-            stream.close()
     with spending(engine, index_dir, redis, 100_000) as (client, _):
         now_spent, held = spent(client)
         assert held == 0
@@ -214,15 +213,14 @@ def test_sigkill_with_open_streams_frees_the_budget_within_a_lease(
 ) -> None:
     engine.script = saying(["tick "] * 300, every=0.1)
     variables = drain_variables(redis) | {"API_DEADLINE_SECONDS": "1000"}
-    with serving(engine, index_dir, **variables) as (process, client):
-        streams = [Stream(client) for _ in range(5)]
+    with serving(engine, index_dir, **variables) as (process, client), ExitStack() as open_ones:
+        for _ in range(5):
+            open_ones.enter_context(Stream(client))
         eventually(lambda: len(engine.chats) == 5, within_s=30)
         held = spent(client)[1]
         assert held > 0
         process.kill()
         process.wait()
-        for stream in streams:
-            stream.close()
     end_leases(redis)
     with spending(engine, index_dir, redis, 100_000) as (client, _):
         assert spent(client) == (pytest.approx(held), 0)

@@ -83,6 +83,19 @@ def test_store_gone_raises_in_time_and_comes_back(valkey: Valkey, harm: str) -> 
     run(valkey, scenario)
 
 
+def test_store_that_answered_while_we_were_busy_is_not_late(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.get("a")
+        for _ in range(3):
+            calls = [asyncio.create_task(store.get(str(n))) for n in range(40)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+                time.sleep(0.2)  # noqa: ASYNC251
+            assert await asyncio.gather(*calls) == [None] * 40
+
+    run(valkey, scenario)
+
+
 def test_store_full_is_refused_not_down(valkey: Valkey) -> None:
     async def scenario(store: Store) -> None:
         await store._redis.config_set("maxmemory-policy", "noeviction")
