@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -85,10 +86,17 @@ def weights_fingerprint(path: Path) -> str:
 
 def sha256_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = path.stat()
+        return _sha256_of(path, (found.st_ino, found.st_mtime_ns, found.st_size))
     except OSError as exc:
         raise ModelUnavailable(f"cannot read {path}: {exc.strerror}") from exc
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(path: Path, stamp: tuple[int, int, int]) -> str:
+    """Read a file once: loading a model asks three times for weights of 90 MB or more."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hub_digest(file: Path) -> str | None:
