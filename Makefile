@@ -45,6 +45,7 @@ bench: .venv/test.stamp
 	$(BIN)/python -m bench.caching
 	$(BIN)/python -m bench.hits
 	$(BIN)/python -m bench.door
+	$(BIN)/python -m bench.overload
 	$(BIN)/python -m bench.rebuild
 	$(BIN)/python -m bench.swaps
 

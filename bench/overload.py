@@ -1,0 +1,134 @@
+"""Three times the questions that the engine takes: what is answered, how fast the rest hear so.
+
+python -m bench.overload
+
+A scripted engine takes half a second for an answer; eight answers at a time, sixteen may wait.
+The peak is what eight clients get that ask again as soon as they are answered.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+
+from bench.relay import print_rows
+from retrieval.build import build_index
+from retrieval.embedding import load_embedder
+from tests.fake_engine import FakeEngine, saying
+from tests.harness import QUESTION, Client, eventually
+from tests.ports import free_port
+
+PLACES = 8
+WAITING = 16
+ANSWER_S = 0.5
+SECONDS = 8.0
+TIMES = 3
+
+Ended = tuple[float, int, float]
+"""When, of the event loop; status; seconds it took."""
+
+
+async def ask(session: aiohttp.ClientSession, url: str, ended: list[Ended]) -> None:
+    started = time.monotonic()
+    async with session.post(url, json=QUESTION) as response:
+        await response.read()
+    now = time.monotonic()
+    ended.append((now, response.status, now - started))
+
+
+async def peak(url: str) -> float:
+    """Return the answers a second that so many clients get as there are places."""
+    ended: list[Ended] = []
+    async with aiohttp.ClientSession() as session:
+
+        async def again_and_again() -> None:
+            while time.monotonic() < end:
+                await ask(session, url, ended)
+
+        end = time.monotonic() + SECONDS
+        await asyncio.gather(*(again_and_again() for _ in range(PLACES)))
+    return rate(ended)
+
+
+async def overloaded(url: str, a_second: float) -> list[Ended]:
+    """Ask so often, whether or not there are answers."""
+    ended: list[Ended] = []
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
+        started = time.monotonic()
+        for n in range(int(SECONDS * a_second)):
+            await asyncio.sleep(max(0.0, started + n / a_second - time.monotonic()))
+            group.create_task(ask(session, url, ended))
+    return ended
+
+
+def rate(ended: list[Ended]) -> float:
+    """Return the good answers a second, from the first one's end to the last one's."""
+    good = sorted(at for at, status, _ in ended if status == 200)
+    return (len(good) - 1) / (good[-1] - good[0])
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
+        engine.script = saying(["Paris."], first_after=ANSWER_S)
+        page = Path(folder) / "france.md"
+        page.write_text("# France\n\nParis is the capital of France.")
+        embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
+        build_index(Path(folder) / "index", [page], embedder)
+        embedder.close()
+        port = free_port()
+        environ = os.environ | {
+            "ENGINE": "llamacpp", "ENGINE_URL": engine.url, "API_PORT": str(port),
+            "RETRIEVAL_INDEX_DIR": f"{folder}/index", "CACHE_ENABLED": "false",
+            "DATABASE_URL": "off", "LIMIT_ENABLED": "false", "CB_REDIS_URL": "redis://127.0.0.1:1/0",
+            "ENGINE_MAX_CONCURRENT": str(PLACES), "ENGINE_QUEUE": str(WAITING),
+        }  # fmt: skip
+        serve = [sys.executable, "-c", "from api.cli import main; main()", "serve"]
+        quiet = subprocess.DEVNULL
+        server = subprocess.Popen(serve, env=environ, stdout=quiet, stderr=quiet)
+        try:
+            eventually(lambda: is_ready(port), within_s=60)
+            yield f"http://127.0.0.1:{port}/query"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return Client(port).get("/health/ready").status == 200
+    except OSError:
+        return False
+
+
+def main() -> None:
+    with served() as url:
+        best = asyncio.run(peak(url))
+        ended = asyncio.run(overloaded(url, TIMES * best))
+    good = rate(ended)
+    refused = sorted(took * 1000 for _, status, took in ended if status == 429)
+    others = [status for _, status, _ in ended if status not in (200, 429)]
+    p95 = refused[int(0.95 * len(refused))]
+    print_rows(
+        [
+            {"what": f"answers/s at {TIMES} times the load", "ours": f"{good:.1f}",
+             "bare": f"peak {best:.1f}", "ratio": f"{good / best:.2f}", "goal": "≥ 0.90"},
+            {"what": "told that it is too much", "ours": f"{median(refused):.0f} ms",
+             "bare": f"p95 {p95:.0f} ms", "ratio": "", "goal": ""},
+            {"what": "anything else", "ours": str(len(others)), "bare": "", "ratio": "",
+             "goal": "0"},
+        ]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
