@@ -174,7 +174,11 @@ class Service:
             logger.warning("cache answers equal questions alone", extra={"facts": facts})
         verifier = None
         if settings.verifier_model:
-            verifier = await asyncio.to_thread(load_verifier, settings.verifier_model)
+            verifier = await asyncio.to_thread(
+                load_verifier,
+                settings.verifier_model,
+                threads=model_threads(available_cores()),
+            )
             stack.callback(verifier.close)
         self.cache = AnswerCache(
             threshold=threshold,

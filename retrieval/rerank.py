@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.models import resolve_model
+from retrieval.cross_encoder import load_cross_encoder, use_threads
 from retrieval.owner_thread import OwnerThread
 from retrieval.types import Float32Array, ModelUnavailable, NotReranked, QueueFull
 
@@ -104,46 +104,19 @@ def load_reranker(
     threads: int | None = None,
 ) -> Reranker:
     """Load a cross-encoder with one label and run it. Raises ModelUnavailable."""
-    model = _load_model(model_id, revision, device)
+    model = load_cross_encoder(model_id, revision=revision, device=device)
+    if model.num_labels != 1:
+        raise ModelUnavailable(f"{model_id} gives {model.num_labels} labels, a reranker gives one")
+    model.max_seq_length = min(model.max_seq_length or MAX_TOKENS, MAX_TOKENS)
     reranker = Reranker(model_id, model)
     if threads is not None:
-        # OpenMP keeps the number per thread: it must be set by the thread that computes.
-        reranker._owner.call(partial(_set_threads, threads))
+        use_threads(reranker._owner, threads)
     try:
         reranker.warm_up()
     except NotReranked as exc:
         reranker.close()
         raise ModelUnavailable(f"{model_id} loads but does not rank: {exc.__cause__}") from exc
     return reranker
-
-
-def _load_model(model_id: str, revision: str | None, device: str) -> Any:
-    from safetensors import SafetensorError
-    from sentence_transformers import CrossEncoder
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    path = resolve_model(model_id, revision=revision)
-    try:
-        model = CrossEncoder(
-            str(path),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
-        raise ModelUnavailable(f"cannot load a reranking model from {path}: {exc}") from exc
-    if model.num_labels != 1:
-        raise ModelUnavailable(f"{path} gives {model.num_labels} labels, a reranker gives one")
-    model.max_seq_length = min(model.max_seq_length or MAX_TOKENS, MAX_TOKENS)
-    return model
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _padded_chars(pairs: Sequence[Pair]) -> int:

@@ -5,11 +5,12 @@ Whatever is no clear yes is a miss: an unknown verdict, a timeout, a full queue,
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from api.caching.entries import Entry
 from api.logs import logger
-from retrieval.models import resolve_model
+from retrieval.cross_encoder import load_cross_encoder, use_threads
 from retrieval.owner_thread import OwnerThread
 from retrieval.types import ModelUnavailable, QueueFull
 
@@ -64,26 +65,20 @@ class CrossEncoderVerifier:
         return [float(score) for score in scores]
 
 
-def load_verifier(
-    model_id: str, *, revision: str | None = None, device: str = "cpu"
-) -> CrossEncoderVerifier:
+def load_verifier(model_id: str, *, threads: int | None = None) -> CrossEncoderVerifier:
     """Load a cross-encoder with one label and run it once. Raises ModelUnavailable."""
-    from sentence_transformers import CrossEncoder
     from torch import nn
 
-    path = resolve_model(model_id, revision=revision)
-    try:
-        model = CrossEncoder(
-            str(path),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            activation_fn=nn.Sigmoid(),
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as exc:
-        raise ModelUnavailable(f"cannot load a cross-encoder from {path}: {exc}") from exc
+    model = load_cross_encoder(model_id)
     if model.num_labels != 1:
-        raise ModelUnavailable(f"{path} gives {model.num_labels} labels, a verifier needs one")
+        raise ModelUnavailable(f"{model_id} gives {model.num_labels} labels, a verifier needs one")
+    model.activation_fn = nn.Sigmoid()
     verifier = CrossEncoderVerifier(model)
-    verifier._owner.call(lambda: verifier._score([("warm up", "warm up")]))
+    try:
+        if threads is not None:
+            use_threads(verifier._owner, threads)
+        verifier._owner.call(partial(verifier._score, [("warm up", "warm up")]))
+    except Exception as exc:  # torch raises what it likes
+        verifier.close()
+        raise ModelUnavailable(f"{model_id} loads but does not judge: {exc}") from exc
     return verifier

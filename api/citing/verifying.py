@@ -14,7 +14,7 @@ import numpy as np
 
 from api.citing.markers import MARKER, numbers_of
 from api.citing.types import Citation, CitedSpan, Kind, Quotable
-from retrieval.models import resolve_model
+from retrieval.cross_encoder import load_cross_encoder, use_threads
 from retrieval.owner_thread import OwnerThread
 from retrieval.types import ModelUnavailable, QueueFull
 
@@ -102,36 +102,24 @@ def load_citation_verifier(
 
     Raises ModelUnavailable.
     """
-    from safetensors import SafetensorError
-    from sentence_transformers import CrossEncoder
-    from torch import nn, set_num_threads
+    from torch import nn
 
-    path = resolve_model(model_id, revision=revision)
-    try:
-        model = CrossEncoder(
-            str(path),
-            device="cpu",
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
-        raise ModelUnavailable(f"cannot load a cross-encoder from {path}: {exc}") from exc
+    model = load_cross_encoder(model_id, revision=revision)
     labels = [str(model.config.id2label[n]).lower() for n in range(model.num_labels)]
     if model.num_labels == 1:
         entails, model.activation_fn = 0, nn.Sigmoid()
     elif "entailment" in labels:
         entails, model.activation_fn = labels.index("entailment"), nn.Softmax(dim=-1)
     else:
-        raise ModelUnavailable(f"{path} has labels {labels}: none of them is entailment")
+        raise ModelUnavailable(f"{model_id} has labels {labels}: none of them is entailment")
     verifier = CitationVerifier(model, entails)
     try:
-        if threads is not None:  # OpenMP keeps the number per thread: the owner must set it
-            verifier._owner.call(partial(set_num_threads, threads))
+        if threads is not None:
+            use_threads(verifier._owner, threads)
         verifier._owner.call(partial(verifier._score, [("warm up", "warm up")]))
     except Exception as exc:  # torch raises what it likes
         verifier.close()
-        raise ModelUnavailable(f"{path} loads but does not judge: {exc}") from exc
+        raise ModelUnavailable(f"{model_id} loads but does not judge: {exc}") from exc
     return verifier
 
 

@@ -1,4 +1,6 @@
 import asyncio
+import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from api.caching.verifier import CrossEncoderVerifier, load_verifier
 from retrieval.types import ModelUnavailable
 from tests.caching.conftest import entry
+from tests.retrieval.tiny_models import break_tokenizer, save_cross_encoder
 
 
 class Scripted:
@@ -52,33 +55,35 @@ def test_verify_a_full_queue_is_unknown() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT cross-encoder of random weights, saved as sentence-transformers saves one."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    path = tmp_path_factory.mktemp("tiny")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "how", "do", "i", "pay", "reset", "?"]
-    (path / "vocab.txt").write_text("\n".join(words))
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=64, num_labels=1,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(path)
-    BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
+def likes_good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "likes-good"
+    save_cross_encoder(path)
     return path
 
 
-def test_load_verifier_tiny_model_scores(tiny_cross_encoder: Path) -> None:
-    verifier = load_verifier(str(tiny_cross_encoder))
+def test_load_verifier_judges_by_the_model(likes_good: Path) -> None:
+    verifier = load_verifier(str(likes_good), threads=1)
+    verifier._timeout_s = 10.0
     try:
-        verdict = asyncio.run(verifier.verify("how do i pay?", entry("how do i reset?")))
-        assert verdict in ("accept", "reject", "unknown")
-        assert 0.0 <= verifier._score([("how do i pay?", "how do i reset?")])[0] <= 1.0
+        good, bad = verifier._score([("good good good", "good"), ("cats", "dogs")])
+        assert 1.0 >= good > 0.9 > bad >= 0.0
+        assert asyncio.run(verifier.verify("good good?", entry("good good good?"))) == "accept"
     finally:
         verifier.close()
 
 
-def test_load_verifier_of_no_model_says_so(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelUnavailable):
-        load_verifier(str(tmp_path))
+def test_load_verifier_refuses_what_gives_no_probability(tmp_path: Path, likes_good: Path) -> None:
+    two, crashing, empty = (tmp_path / name for name in ("two", "crashing", "empty"))
+    save_cross_encoder(two, num_labels=2)
+    shutil.copytree(likes_good, crashing)
+    break_tokenizer(crashing)
+    empty.mkdir()
+    n_threads = threading.active_count()
+    for path, reason in (
+        (two, "gives 2 labels"),
+        (crashing, "does not judge"),
+        (empty, "cannot load"),
+    ):
+        with pytest.raises(ModelUnavailable, match=reason):
+            load_verifier(str(path))
+    assert threading.active_count() == n_threads

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from api.citing.citer import Citer
 from api.citing.types import Citation
@@ -25,7 +24,7 @@ from retrieval.types import ModelUnavailable
 from tests.api.test_reply import Valkey, caching
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, frames, live, settings_for
-from tests.retrieval.tiny_models import save_cross_encoder
+from tests.retrieval.tiny_models import break_tokenizer, save_cross_encoder
 
 ANSWER = "Lima is the capital of Peru [1]. It is home to millions. Nobody lives there [2]."
 TEXTS = ("Lima is the capital of Peru.", "Ten million people call the city their own.")
@@ -199,19 +198,11 @@ def test_load_refuses_labels_without_entailment(tmp_path: Path) -> None:
 
 
 def test_load_refuses_what_cannot_be_run(tmp_path: Path) -> None:
-    broken, pickled, crashing = (tmp_path / name for name in ("broken", "pickled", "crashing"))
-    for path in (broken, pickled, crashing):
-        save_cross_encoder(path)
-    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
-    torch.save({}, pickled / "pytorch_model.bin")
-    (pickled / "model.safetensors").unlink()
-    tokenizer = json.loads((crashing / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["[UNK]"] = 500  # beyond the embeddings
-    (crashing / "tokenizer.json").write_text(json.dumps(tokenizer))
+    save_cross_encoder(tmp_path / "crashing")
+    break_tokenizer(tmp_path / "crashing")
     n_threads = threading.active_count()
-    for path, reason in ((broken, "load"), (pickled, "load"), (crashing, "does not judge")):
-        with pytest.raises(ModelUnavailable, match=reason):
-            load_citation_verifier(str(path))
+    with pytest.raises(ModelUnavailable, match="does not judge"):
+        load_citation_verifier(str(tmp_path / "crashing"))
     assert threading.active_count() == n_threads
 
 

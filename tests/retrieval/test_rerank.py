@@ -181,18 +181,3 @@ def test_load_model_of_two_labels_is_refused(tmp_path):
     save_cross_encoder(tmp_path / "two", num_labels=2)
     with pytest.raises(ModelUnavailable, match="gives 2 labels"):
         load_reranker(str(tmp_path / "two"))
-
-
-def test_load_pickled_weights_are_refused(tmp_path, model_dir):
-    for file in model_dir.iterdir():
-        if file.name != "model.safetensors":
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(ModelUnavailable):
-        load_reranker(str(tmp_path))
-
-
-def test_load_of_no_model_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelUnavailable, match="cannot load"):
-        load_reranker(str(tmp_path))

@@ -1,5 +1,6 @@
 """Real models small enough to be made in a test."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -31,6 +32,13 @@ def save_cross_encoder(path: Path, *, num_labels: int = 1) -> None:
         model.bert.pooler.dense.weight[0, 0] = 0.2
         model.classifier.weight[:, 0] = 10
     model.save_pretrained(path)
+
+
+def break_tokenizer(path: Path) -> None:
+    """Have it give a token beyond the embeddings: the model loads and fails when it is run."""
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["[UNK]"] = 500
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
 def save_bi_encoder(path: Path, *, mode: str = "mean") -> None:
