@@ -119,6 +119,9 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
         _lock(stack.enter_context((home / "lock").open("w")), index_dir)
         sockets = _private_folder(home)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        stores = [sockets / "cache.sock", sockets / "ledger.sock"]
+        for left in stores:  # by one that was killed: they would look as if the stores were there
+            left.unlink(missing_ok=True)
         port, key = _free_port(), secrets.token_urlsafe(32)
         children = [
             Child("redis_cache", _cache_command(sockets / "cache.sock"), log=home / "cache.log"),
@@ -136,7 +139,7 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
         ]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
         try:
-            await _until_there([sockets / "cache.sock", sockets / "ledger.sock"])
+            await _until_there(stores)
             yield Embedded(
                 engine_url=f"http://127.0.0.1:{port}",
                 engine_key=key,

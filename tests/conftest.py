@@ -8,12 +8,19 @@ import pytest
 from api.edge import Edge
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import Client, live, settings_for
+from tests.quick_starts import quick_starts
 
 PAGES = {
     "france.md": "# France\n\nParis is the capital of France. It lies on the Seine.",
     "peru.md": "# Peru\n\nLima is the capital of Peru. The Incas built Machu Picchu.",
     "tea.txt": "Green tea is brewed with water of eighty degrees for two minutes.",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_starts() -> Iterator[None]:
+    with quick_starts():
+        yield
 
 
 @pytest.fixture(scope="session")

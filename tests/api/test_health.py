@@ -10,6 +10,7 @@ import pytest
 
 from api.edge import Edge
 from api.schemas import QueryResponse
+from retrieval.embedding import load_embedder
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, Client, Stream, eventually, live, settings_for
 
@@ -46,7 +47,10 @@ def test_stats_tells_index_engines_and_uptime(client: Client) -> None:
     assert body["children"] == []
 
 
-def test_start_port_opens_before_models_are_loaded(index_dir: Path, engine: FakeEngine) -> None:
+def test_start_port_opens_before_models_are_loaded(
+    index_dir: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.loading.load_embedder", load_embedder)  # not one lent by quick_starts
     with live(settings_for(engine.url, index_dir), wait=False) as (client, _):
         assert client.get("/health").status == 200
         answered = client.post("/query", QUESTION)
