@@ -46,6 +46,7 @@ bench: .venv/test.stamp
 	$(BIN)/python -m bench.hits
 	$(BIN)/python -m bench.door
 	$(BIN)/python -m bench.overload
+	$(BIN)/python -m bench.batch
 	$(BIN)/python -m bench.rebuild
 	$(BIN)/python -m bench.swaps
 

@@ -7,24 +7,17 @@ The peak is what eight clients get that ask again as soon as they are answered.
 """
 
 import asyncio
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import aiohttp
 
 from bench.relay import print_rows
-from retrieval.build import build_index
-from retrieval.embedding import load_embedder
+from bench.serving import serving
 from tests.fake_engine import FakeEngine, saying
-from tests.harness import QUESTION, Client, eventually
-from tests.ports import free_port
+from tests.harness import QUESTION
 
 PLACES = 8
 WAITING = 16
@@ -78,36 +71,17 @@ def rate(ended: list[Ended]) -> float:
 
 @contextmanager
 def served() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
+    with FakeEngine() as engine:
         engine.script = saying(["Paris."], first_after=ANSWER_S)
-        page = Path(folder) / "france.md"
-        page.write_text("# France\n\nParis is the capital of France.")
-        embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
-        build_index(Path(folder) / "index", [page], embedder)
-        embedder.close()
-        port = free_port()
-        environ = os.environ | {
-            "ENGINE": "llamacpp", "ENGINE_URL": engine.url, "API_PORT": str(port),
-            "RETRIEVAL_INDEX_DIR": f"{folder}/index", "CACHE_ENABLED": "false",
-            "DATABASE_URL": "off", "LIMIT_ENABLED": "false", "CB_REDIS_URL": "redis://127.0.0.1:1/0",
-            "ENGINE_MAX_CONCURRENT": str(PLACES), "ENGINE_QUEUE": str(WAITING),
-        }  # fmt: skip
-        serve = [sys.executable, "-c", "from api.cli import main; main()", "serve"]
-        quiet = subprocess.DEVNULL
-        server = subprocess.Popen(serve, env=environ, stdout=quiet, stderr=quiet)
-        try:
-            eventually(lambda: is_ready(port), within_s=60)
-            yield f"http://127.0.0.1:{port}/query"
-        finally:
-            server.kill()
-            server.wait()
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return Client(port).get("/health/ready").status == 200
-    except OSError:
-        return False
+        with serving(
+            "# France\n\nParis is the capital of France.",
+            ENGINE="llamacpp",
+            ENGINE_URL=engine.url,
+            CB_REDIS_URL="redis://127.0.0.1:1/0",
+            ENGINE_MAX_CONCURRENT=str(PLACES),
+            ENGINE_QUEUE=str(WAITING),
+        ) as url:
+            yield f"{url}/query"
 
 
 def main() -> None:

@@ -121,7 +121,10 @@ async def measure(url: str, pid: int, swaps: int, n_documents: int) -> None:
         before = memory(pid)
         load = Load(session)
         started = time.perf_counter()
-        took = [await publish(session, n, n_documents) for n in range(1, swaps + 1)]
+        took, resident = [], []
+        for edition in range(1, swaps + 1):
+            took.append(await publish(session, edition, n_documents))
+            resident.append(memory(pid)[0])
         seconds = time.perf_counter() - started
         busy = await load.stop()
         await asyncio.sleep(2)
@@ -129,7 +132,9 @@ async def measure(url: str, pid: int, swaps: int, n_documents: int) -> None:
     _print("without swaps", quiet)
     _print(f"{swaps} swaps in {seconds:.0f} s", busy)
     print(f"a swap: median {np.median(took):.2f} s, most {max(took):.2f} s ({n_documents} changed)")
+    tenths = " ".join(f"{part.max():.0f}" for part in np.array_split(resident, 10) if len(part))
     print(f"resident: {before[0]:.0f} MB before, {after[0]:.0f} MB after")
+    print(f"most in each tenth of the swaps: {tenths} MB")
     print(f"mapped files of generations: {before[1]} before, {after[1]} after")
 
 

