@@ -149,8 +149,7 @@ def ledger_url() -> str:
         [*guard, *command],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    assert valkey.stdin is not None
-    atexit.register(valkey.stdin.close)
+    atexit.register(valkey.communicate)  # closes its input, which ends it
 
     def answers() -> bool:
         with socket.socket() as probe:
