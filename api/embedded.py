@@ -119,15 +119,15 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
         _lock(stack.enter_context((home / "lock").open("w")), index_dir)
         sockets = _private_folder(home)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
-        stores = [sockets / "cache.sock", sockets / "ledger.sock"]
-        for left in stores:  # by one that was killed: they would look as if the stores were there
-            left.unlink(missing_ok=True)
+        cache, ledger = sockets / "cache.sock", sockets / "ledger.sock"
+        for store in (cache, ledger):  # one that was killed leaves it, and it would look alive
+            store.unlink(missing_ok=True)
         port, key = _free_port(), secrets.token_urlsafe(32)
         children = [
-            Child("redis_cache", _cache_command(sockets / "cache.sock"), log=home / "cache.log"),
+            Child("redis_cache", _cache_command(cache), log=home / "cache.log"),
             Child(
                 "redis_ledger",
-                _ledger_command(sockets / "ledger.sock", home / "ledger"),
+                _ledger_command(ledger, home / "ledger"),
                 log=home / "ledger.log",
             ),
             Child(
@@ -139,13 +139,13 @@ async def run_embedded(index_dir: Path) -> AsyncIterator[Embedded]:
         ]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
         try:
-            await _until_there(stores)
+            await _until_there([cache, ledger])
             yield Embedded(
                 engine_url=f"http://127.0.0.1:{port}",
                 engine_key=key,
                 model=MODEL,
-                cache_url=f"unix://{sockets}/cache.sock",
-                ledger_url=f"unix://{sockets}/ledger.sock",
+                cache_url=f"unix://{cache}",
+                ledger_url=f"unix://{ledger}",
                 children=children,
             )
         finally:

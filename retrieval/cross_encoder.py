@@ -1,34 +1,23 @@
 """A cross-encoder reads two texts together; three rooms have one, each behind its owner thread."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from retrieval.models import resolve_model
 from retrieval.owner_thread import OwnerThread
+from retrieval.torch_encoder import load_safely
 from retrieval.types import ModelUnavailable
+
+Pair = tuple[str, str]
 
 
 def load_cross_encoder(model_id: str, *, revision: str | None = None, device: str = "cpu") -> Any:
-    """sentence-transformers' CrossEncoder of weights that cannot run code.
-
-    Raises ModelUnavailable.
-    """
-    from safetensors import SafetensorError
+    """Raises ModelUnavailable."""
     from sentence_transformers import CrossEncoder
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     path = resolve_model(model_id, revision=revision)
-    try:
-        return CrossEncoder(
-            str(path),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
-        raise ModelUnavailable(f"cannot load a cross-encoder from {path}: {exc}") from exc
+    return load_safely(CrossEncoder, path, device, what="a cross-encoder")
 
 
 def use_threads(owner: OwnerThread[Any, Any], threads: int) -> None:
@@ -39,3 +28,20 @@ def use_threads(owner: OwnerThread[Any, Any], threads: int) -> None:
     from torch import set_num_threads
 
     owner.call(partial(set_num_threads, threads))
+
+
+def start_judging(
+    owner: OwnerThread[Pair, float],
+    score: Callable[[list[Pair]], object],
+    model_id: str,
+    *,
+    threads: int | None,
+) -> None:
+    """Have a verifier's model judge once; closes the owner and raises ModelUnavailable if not."""
+    try:
+        if threads is not None:
+            use_threads(owner, threads)
+        owner.call(partial(score, [("warm up", "warm up")]))
+    except Exception as exc:  # torch raises what it likes
+        owner.close()
+        raise ModelUnavailable(f"{model_id} loads but does not judge: {exc}") from exc

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.cross_encoder import load_cross_encoder, use_threads
+from retrieval.cross_encoder import Pair, load_cross_encoder, use_threads
 from retrieval.owner_thread import OwnerThread
 from retrieval.types import Float32Array, ModelUnavailable, NotReranked, QueueFull
 
@@ -25,8 +25,6 @@ NEWEST = 0.3
 """Share of the newest batch in the running mean of what a character costs."""
 FORGIVEN = 0.95
 """A refusal makes the next one less likely, or one slow batch would turn reranking off for good."""
-
-Pair = tuple[str, str]
 
 
 class Reranker:

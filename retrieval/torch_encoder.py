@@ -1,6 +1,6 @@
 """Texts → embeddings through sentence-transformers: any model, any device. Not thread-safe."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,17 @@ def load_torch(path: Path, *, device: str = "cpu") -> TorchEncoder:
 
 def load_model(path: Path, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
+
+    return load_safely(SentenceTransformer, path, device, what="an embedding model")
+
+
+def load_safely(make: Callable[..., Any], path: Path, device: str, *, what: str) -> Any:
+    """A sentence-transformers model of weights that cannot run code. Raises ModelUnavailable."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return SentenceTransformer(
+        return make(
             str(path),
             device=device,
             trust_remote_code=False,
@@ -63,7 +69,7 @@ def load_model(path: Path, device: str) -> Any:
             model_kwargs={"use_safetensors": True},
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
-        raise ModelUnavailable(f"cannot load an embedding model from {path}: {exc}") from exc
+        raise ModelUnavailable(f"cannot load {what} from {path}: {exc}") from exc
 
 
 def full_tokenizer(model: Any) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Servers of this process without what each would pay for alone: some 400 start in a run."""
+"""Servers of this process without what each would pay for alone: 0.8 s of CPU."""
 
 import gc
 from collections.abc import Iterator

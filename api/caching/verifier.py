@@ -5,12 +5,11 @@ Whatever is no clear yes is a miss: an unknown verdict, a timeout, a full queue,
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal, Protocol
 
 from api.caching.entries import Entry
 from api.logs import logger
-from retrieval.cross_encoder import load_cross_encoder, use_threads
+from retrieval.cross_encoder import Pair, load_cross_encoder, start_judging
 from retrieval.owner_thread import OwnerThread
 from retrieval.types import ModelUnavailable, QueueFull
 
@@ -40,9 +39,7 @@ class CrossEncoderVerifier:
         self._accept_from = accept_from
         self._reject_below = reject_below
         self._timeout_s = timeout_s
-        self._owner: OwnerThread[tuple[str, str], float] = OwnerThread(
-            self._score, name="cache verifier"
-        )
+        self._owner: OwnerThread[Pair, float] = OwnerThread(self._score, name="cache verifier")
 
     async def verify(self, question: str, entry: Entry) -> Verdict:
         try:
@@ -60,7 +57,7 @@ class CrossEncoderVerifier:
     def close(self) -> None:
         self._owner.close()
 
-    def _score(self, pairs: list[tuple[str, str]]) -> Sequence[float]:
+    def _score(self, pairs: list[Pair]) -> Sequence[float]:
         scores = self._model.predict(pairs, show_progress_bar=False)
         return [float(score) for score in scores]
 
@@ -74,11 +71,5 @@ def load_verifier(model_id: str, *, threads: int | None = None) -> CrossEncoderV
         raise ModelUnavailable(f"{model_id} gives {model.num_labels} labels, a verifier needs one")
     model.activation_fn = nn.Sigmoid()
     verifier = CrossEncoderVerifier(model)
-    try:
-        if threads is not None:
-            use_threads(verifier._owner, threads)
-        verifier._owner.call(partial(verifier._score, [("warm up", "warm up")]))
-    except Exception as exc:  # torch raises what it likes
-        verifier.close()
-        raise ModelUnavailable(f"{model_id} loads but does not judge: {exc}") from exc
+    start_judging(verifier._owner, verifier._score, model_id, threads=threads)
     return verifier

@@ -6,7 +6,6 @@ broken or swamped it raises Unverified, and what the words said stands.
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ import numpy as np
 
 from api.citing.markers import MARKER, numbers_of
 from api.citing.types import Citation, CitedSpan, Kind, Quotable
-from retrieval.cross_encoder import load_cross_encoder, use_threads
+from retrieval.cross_encoder import Pair, load_cross_encoder, start_judging
 from retrieval.owner_thread import OwnerThread
 from retrieval.types import ModelUnavailable, QueueFull
 
@@ -27,7 +26,6 @@ MOST_PAIRS = 64
 """Of an answer; one with more stays as the words have it, rather than half of it."""
 BATCH = 16
 
-Pair = tuple[str, str]
 Place = tuple[int, CitedSpan]
 """Which citation, and where its evidence stands."""
 
@@ -113,13 +111,7 @@ def load_citation_verifier(
     else:
         raise ModelUnavailable(f"{model_id} has labels {labels}: none of them is entailment")
     verifier = CitationVerifier(model, entails)
-    try:
-        if threads is not None:
-            use_threads(verifier._owner, threads)
-        verifier._owner.call(partial(verifier._score, [("warm up", "warm up")]))
-    except Exception as exc:  # torch raises what it likes
-        verifier.close()
-        raise ModelUnavailable(f"{model_id} loads but does not judge: {exc}") from exc
+    start_judging(verifier._owner, verifier._score, model_id, threads=threads)
     return verifier
 
 
