@@ -3,7 +3,7 @@
 python -m bench.batch [URL [KEY]]
 
 With the address of a server: that one, whatever its engine. Without: a scripted engine that takes
-all at once, as TGI and vLLM do, and the embedded engine with API_BATCH_PARALLELISM=4.
+all at once, as TGI and vLLM do, and the embedded engine with one, two and four side by side.
 """
 
 import asyncio
@@ -77,9 +77,11 @@ def own() -> list[Row]:
         with serving(
             TEXT, ENGINE="llamacpp", ENGINE_URL=engine.url, CB_REDIS_URL="redis://127.0.0.1:1/0"
         ) as url:
-            scripted = measured("an engine that takes all at once", url)
-    with serving(TEXT, ENGINE="embedded", API_BATCH_PARALLELISM="4") as url:
-        return [scripted, measured("the embedded engine", url)]
+            rows = [measured("an engine that takes all at once", url)]
+    for parallelism in ("1", "2", "4"):
+        with serving(TEXT, ENGINE="embedded", API_BATCH_PARALLELISM=parallelism) as url:
+            rows.append(measured(f"the embedded engine, {parallelism} side by side", url))
+    return rows
 
 
 def main() -> None:
