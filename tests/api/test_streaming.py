@@ -1,6 +1,7 @@
 """When the first byte goes out, what fills silence, and what happens when the client leaves."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator
 
@@ -49,12 +50,19 @@ def test_stream_first_token_in_time_is_sent_as_it_comes(client: Client, engine: 
 def test_stream_first_token_late_commits_with_sources_then_heartbeats(
     client: Client, engine: FakeEngine
 ) -> None:
-    engine.script = saying(["a"], first_after=0.8)
+    has_begun = threading.Event()
+
+    async def waits_for_the_client(exchange: Exchange) -> None:
+        await asyncio.to_thread(has_begun.wait, 5)
+        await saying(["a"])(exchange)
+
+    engine.script = waits_for_the_client
     started = time.monotonic()
     with Stream(client) as stream:
         response = stream.read()
         assert response.status == 200
-        assert 0.3 < time.monotonic() - started < 0.75
+        assert time.monotonic() - started > 0.3
+        has_begun.set()
         assert response.readline() == b"id: 1\n"
         assert response.readline() == b"event: sources\n"
         assert b"event: done" in response.read()

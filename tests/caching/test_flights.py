@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 
@@ -123,17 +122,26 @@ def test_flight_other_partition_history_or_block_flies_alone() -> None:
 
 
 def test_flight_late_follower_replays_then_goes_on_live() -> None:
+    may_go_on = asyncio.Event()
+
+    async def pausing() -> AsyncGenerator[str]:
+        yield "w0"
+        yield "w1"
+        await may_go_on.wait()
+        yield "w2"
+
     async def scenario() -> None:
-        flights, engine = flying(), Engine(pause_s=0.03)
-        leader = asyncio.create_task(listen(flights, asked("why?"), engine))
-        await asyncio.sleep(0.1)
-        started = time.monotonic()
-        async with flights.join(asked("why?"), engine.start("why?")) as seat:
-            events = seat.__aiter__()
-            assert await anext(events) == "why?: w0 "
-            assert time.monotonic() - started < 0.02
-            assert [event async for event in events] == whole("why?")[1:]
-        assert (await leader)[0] == whole("why?")
+        flights = flying()
+        async with flights.join(asked("why?"), pausing) as leader:
+            led = leader.__aiter__()
+            assert [await anext(led), await anext(led)] == ["w0", "w1"]
+            async with flights.join(asked("why?"), pausing) as seat:
+                events = seat.__aiter__()
+                async with asyncio.timeout(10):
+                    assert [await anext(events), await anext(events)] == ["w0", "w1"]
+                may_go_on.set()
+                assert [event async for event in events] == ["w2"]
+            assert [event async for event in led] == ["w2"]
 
     asyncio.run(scenario())
 
