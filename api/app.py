@@ -13,8 +13,6 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from api.body import JSONRequest
-from api.edge import Edge, record_of
 from api.errors import (
     ErrorBody,
     Invalid,
@@ -26,9 +24,12 @@ from api.errors import (
     answer_for,
     retry_after,
 )
-from api.idempotency import Idempotency
-from api.resume import KeptStreams
-from api.routes import (
+from api.http.body import JSONRequest
+from api.http.edge import Edge, record_of
+from api.http.idempotency import Idempotency
+from api.http.kept_streams import KeptStreams
+from api.http.responses import failed
+from api.http.routes import (
     ab,
     account,
     analytics,
@@ -42,9 +43,8 @@ from api.routes import (
     page,
     query,
 )
-from api.service import Service
-from api.settings import Settings
-from api.streaming import failed
+from api.runtime.service import Service
+from api.settings.env import Settings
 
 # What the framework itself raises, before a handler of ours runs.
 _FRAMEWORK_ERRORS: dict[int, tuple[type[RagError], str]] = {

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.schemas import Usage
+from api.http.schemas import Usage
 
 
 class RagError(Exception):

@@ -11,10 +11,10 @@ from types import FrameType
 
 import uvicorn
 
-from api.edge import Edge
+from api.http.edge import Edge
 from api.joined_writes import JoinedWrites
-from api.setting_groups import ApiSettings
-from api.settings import SettingsError
+from api.settings.env import SettingsError
+from api.settings.groups import ApiSettings
 
 CLOSE_S = 2
 """For connections without an answer under way, once the answers have ended."""

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from redis.asyncio import Redis
 
-from api.caching.answer_cache import AnswerCache
-from api.caching.entries import Asked, Entry, encode_entry, entry_id, entry_key, pack_embedding
-from api.caching.residents import Residents
-from retrieval.embedding import load_embedder
-from retrieval.models import MINILM
+from api.cache.answer_cache import AnswerCache
+from api.cache.entries import Asked, Entry, encode_entry, entry_id, entry_key, pack_embedding
+from api.cache.residents import Residents
+from retrieval.models.embedder import load_embedder
+from retrieval.models.resolve import MINILM
 from retrieval.types import Float32Array
 
 SIZES = (1_000, 10_000, 100_000)

@@ -16,10 +16,10 @@ from pathlib import Path
 import bm25s
 import msgspec
 
-from api.citing.citer import Citer
-from api.citing.evaluation import Page, cite, evaluate_cases, figure, read_cases
-from retrieval.evaluation import load_qrels
-from retrieval.reading import read_lines
+from api.citations.citer import Citer
+from api.evaluation.citations import Page, cite, evaluate_cases, figure, read_cases
+from retrieval.evaluation.evaluation import load_qrels
+from retrieval.reading.bounded import read_lines
 
 N_PIECES = 80
 N_OTHERS = 2

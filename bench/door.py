@@ -24,10 +24,10 @@ from api.admission.door import Door, Rules
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
 from api.admission.limits import Limit
-from api.breaker import Breaker
-from api.opening import connect
-from api.redis_calls import RedisCalls, Script
-from api.telemetry import Metrics, Record
+from api.runtime.wiring import connect
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls, Script
+from api.telemetry.metrics import Metrics, Record
 from bench.relay import Row, print_rows
 from tests.ledger.servers import Server, binary
 from tests.ports import free_port
@@ -40,7 +40,7 @@ ONE_CALL = Script("return redis.call('INCR', KEYS[1])")
 
 def app(role: str, socket: str) -> Any:
     """The route, with what stands before it in each role."""
-    from api.routes.guard import admitting
+    from api.http.admit import admitting
 
     calls = RedisCalls(connect(f"unix://{socket}"), Breaker("bench"))
     limits = {"query": Limit(requests=1_000_000)}

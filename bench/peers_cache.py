@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from api.caching.answer_cache import AnswerCache
-from api.caching.entries import Asked, Entry, entry_id, new_entry
+from api.cache.answer_cache import AnswerCache
+from api.cache.entries import Asked, Entry, entry_id, new_entry
 from bench.caching import PARTITION, THRESHOLD, _real_questions, _spread, _word
 from bench.peers_cache_hits import hits_table, read_pair_files
 from bench.peers_cache_tasks import NONE, Result, Task, Texts

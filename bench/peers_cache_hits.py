@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from api.caching.evaluation import Cases, Pair, judge_file, judge_pairs, read_pairs
-from api.caching.intervals import Rate
+from api.evaluation.cache import Cases, Pair, judge_file, judge_pairs, read_pairs
+from api.evaluation.intervals import Rate
 from bench.caching import THRESHOLD
 from bench.peers_cache_tasks import NONE, Result, Task, Texts
-from retrieval.embedding import load_embedder
-from retrieval.models import MINILM
+from retrieval.models.embedder import load_embedder
+from retrieval.models.resolve import MINILM
 from retrieval.types import Float32Array
 
 MAX_PAIRS = 3_000

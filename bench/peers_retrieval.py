@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.build import build_index
-from retrieval.embedding import Embedder, load_embedder
-from retrieval.evaluation import load_squad
-from retrieval.index import Index, open_index
-from retrieval.metrics import bootstrap, ndcg_at
-from retrieval.models import MINILM
-from retrieval.retriever import Retriever
+from retrieval.build.build import build_index
+from retrieval.evaluation.evaluation import load_squad
+from retrieval.evaluation.metrics import bootstrap, ndcg_at
+from retrieval.index.index import Index, open_index
+from retrieval.models.embedder import Embedder, load_embedder
+from retrieval.models.resolve import MINILM
+from retrieval.search.retriever import Retriever
 from retrieval.types import Float32Array
 
 DATA = Path("../shared/data/squad/dev-v1.1.json.gz")

@@ -25,12 +25,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from retrieval import assembly
-from retrieval.build import build_documents
-from retrieval.clock import Clock
-from retrieval.filters import EVERYTHING, View, parse_filters
-from retrieval.index import Index, open_index
-from retrieval.ranking import Ranker
+from retrieval.build import assembly
+from retrieval.build.build import build_documents
+from retrieval.index.filters import EVERYTHING, View, parse_filters
+from retrieval.index.index import Index, open_index
+from retrieval.search.clock import Clock
+from retrieval.search.ranking import Ranker
 from retrieval.types import Document, Float32Array
 
 N_PASSAGES = 100_000

@@ -98,8 +98,8 @@ def ragrelay(port: int, engine_url: str, *, cached: bool = False) -> None:
     from types import SimpleNamespace
 
     from api.app import create_app
-    from api.settings import Settings
-    from retrieval.retriever import Retrieval
+    from api.settings.env import Settings
+    from retrieval.search.retriever import Retrieval
     from retrieval.types import Hit, Passage, Scores
 
     passage = Passage("d:0", "d", "Title", "A passage of text.", 0, 18, {})

@@ -20,12 +20,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.app import create_app
-from api.edge import Edge
-from api.remember import analytics, experiments, reading
-from api.remember.analytics import Window
-from api.remember.database import Database
-from api.remember.reading import Wanted
-from api.setting_groups import Secret
+from api.http.edge import Edge
+from api.log import analytics
+from api.log import experiment_report as experiments
+from api.log import reader as reading
+from api.log.analytics import Window
+from api.log.database import Database
+from api.log.reader import Wanted
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import settings_for
 from tests.remember.rows import answered
@@ -152,8 +154,8 @@ async def path(urls: dict[str, str], index_dir: Path, engine_url: str) -> None:
 
 def append_us() -> float:
     from api.admission.caller import PUBLIC
-    from api.database_settings import DatabaseSettings
-    from api.remember.query_log import QueryLog
+    from api.log.query_log import QueryLog
+    from api.settings.log import DatabaseSettings
 
     log = QueryLog(Database("", "/nonexistent"), DatabaseSettings())
     record = answered().record
@@ -169,8 +171,8 @@ def main() -> None:
         if "path" in wanted:
             print(f"append: {append_us():.2f} us")
             with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
-                from retrieval.build import build_index
-                from retrieval.embedding import load_embedder
+                from retrieval.build.build import build_index
+                from retrieval.models.embedder import load_embedder
 
                 page = Path(folder) / "france.md"
                 page.write_text("# France\n\nParis is the capital of France.")

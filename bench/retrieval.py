@@ -24,13 +24,13 @@ import Stemmer
 
 from bench.retrieval_chart import Chart
 from bench.retrieval_texts import derived_vectors, real_texts, real_vectors
-from retrieval.build import build_index
-from retrieval.corpora import read_squad
-from retrieval.embedding import Embedder, load_embedder
-from retrieval.index import Index, open_index
-from retrieval.models import MINILM
-from retrieval.retriever import Retriever
-from retrieval.splitting import Splitter
+from retrieval.build.build import build_index
+from retrieval.build.splitting import Splitter
+from retrieval.index.index import Index, open_index
+from retrieval.models.embedder import Embedder, load_embedder
+from retrieval.models.resolve import MINILM
+from retrieval.reading.corpora import read_squad
+from retrieval.search.retriever import Retriever
 from retrieval.types import Float32Array
 
 DATA = Path("../shared/data/squad/dev-v1.1.json.gz")

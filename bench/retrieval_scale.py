@@ -17,12 +17,12 @@ from rank_bm25 import BM25Okapi
 
 from bench.retrieval_chart import Chart
 from bench.retrieval_texts import derived_vectors, real_texts, real_vectors
-from retrieval.build import build_index
-from retrieval.dense import DenseIndex, build_dense
-from retrieval.embedding import BATCH, load_embedder
-from retrieval.models import MINILM, resolve_model
-from retrieval.sparse import SparseIndex, SparseInfo, build_sparse, terms
-from retrieval.torch_encoder import load_model
+from retrieval.build.build import build_index
+from retrieval.index.dense import DenseIndex, build_dense
+from retrieval.index.sparse import SparseIndex, SparseInfo, build_sparse, terms
+from retrieval.models.embedder import BATCH, load_embedder
+from retrieval.models.resolve import MINILM, resolve_model
+from retrieval.models.torch_encoder import load_model
 from retrieval.types import Float32Array
 
 SIZES = (5_000, 10_000, 20_000, 50_000, 100_000)

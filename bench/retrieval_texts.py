@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.embedding import load_embedder
-from retrieval.models import MINILM
+from retrieval.models.embedder import load_embedder
+from retrieval.models.resolve import MINILM
 from retrieval.types import Float32Array
 
 FOLDER = Path(".venv/bench-data")

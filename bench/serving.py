@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from retrieval.build import build_index
-from retrieval.embedding import load_embedder
-from retrieval.models import MINILM
+from retrieval.build.build import build_index
+from retrieval.models.embedder import load_embedder
+from retrieval.models.resolve import MINILM
 from tests.harness import Client, eventually
 from tests.ports import free_port
 
@@ -32,7 +32,7 @@ def serving(text: str, **environ: str) -> Iterator[str]:
         embedder.close()
         port = free_port()
         own = {"API_PORT": str(port), "RETRIEVAL_INDEX_DIR": f"{folder}/index"}
-        serve = [sys.executable, "-c", "from api.cli import main; main()", "serve"]
+        serve = [sys.executable, "-c", "from api.cli.main import main; main()", "serve"]
         quiet = subprocess.DEVNULL
         server = subprocess.Popen(
             serve, env=os.environ | ALONE | environ | own, stdout=quiet, stderr=quiet

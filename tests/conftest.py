@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.edge import Edge
+from api.http.edge import Edge
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import Client, live, settings_for
 from tests.quick_starts import quick_starts
@@ -26,8 +26,8 @@ def _quick_starts() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small real index, built once with the real embedding model."""
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     pages = tmp_path_factory.mktemp("pages")
     for name, text in PAGES.items():

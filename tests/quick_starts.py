@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from retrieval.embedding import Embedder, load_embedder
-from retrieval.models import MINILM
+from retrieval.models.embedder import Embedder, load_embedder
+from retrieval.models.resolve import MINILM
 
 
 class LentEmbedders:
@@ -39,6 +39,8 @@ def quick_starts() -> Iterator[None]:
     lent = LentEmbedders()
     with ExitStack() as stack:
         stack.callback(lent.close)
-        stack.enter_context(patch("api.loading.load_embedder", lent.load))
-        stack.enter_context(patch("api.loading.gc", SimpleNamespace(collect=int, freeze=gc.freeze)))
+        stack.enter_context(patch("api.documents.loader.load_embedder", lent.load))
+        stack.enter_context(
+            patch("api.documents.loader.gc", SimpleNamespace(collect=int, freeze=gc.freeze))
+        )
         yield

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.errors import ERRORS, INTERNAL
-from api.settings import Variable, variables
+from api.settings.env import Variable, variables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_docs_error_table_is_the_code() -> None:
 
 
 def test_docs_name_every_metric() -> None:
-    from api.telemetry import Metrics
+    from api.telemetry.metrics import Metrics
 
     text = (ROOT / "docs/operating.md").read_text()
     names = {metric.name for metric in Metrics().registry.collect()}
@@ -66,7 +66,7 @@ def test_environment_is_read_in_settings_alone() -> None:
         if re.search(r"os\.(environ|getenv)", room.read_text())
     }
     # embedded passes its own environment on to the engine's process, which reads its key there.
-    assert reading == {"api/settings.py", "api/embedded.py", "api/llama.py"}
+    assert reading == {"api/settings/env.py", "api/embedded/children.py", "api/embedded/llama.py"}
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())

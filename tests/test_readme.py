@@ -28,8 +28,8 @@ def serving_readme(
     _engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
     """A server over the README itself, as `make run` makes it."""
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     directory = tmp_path_factory.mktemp("readme-index")
     embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)

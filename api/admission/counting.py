@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from api.admission.gcra import Bucket, LocalBuckets
 from api.admission.trip import Taken, add, take
 from api.logs import logger
-from api.redis_calls import RedisCalls, StoreDown, StoreRefused
+from api.stores.calls import RedisCalls, StoreDown, StoreRefused
 
 REFUSES_WRITES = "refuses writes"
 

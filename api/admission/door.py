@@ -22,7 +22,7 @@ from api.admission.key_ring import OFFLINE_S
 from api.admission.limits import LOOK, ONE, UNLIMITED, Cost, Limits, buckets_of, tightest
 from api.admission.refusals import LimitsDown, RateLimited
 from api.admission.trip import Taken
-from api.redis_calls import RedisCalls
+from api.stores.calls import RedisCalls
 
 MAX_CORRECTIONS = 1000
 """Under way at a time; more are dropped and counted."""

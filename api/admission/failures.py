@@ -12,7 +12,7 @@ from api.admission.counting import Counting
 from api.admission.gcra import Allowance, Bucket
 from api.admission.refusals import TooManyFailures
 from api.admission.trip import TAG
-from api.redis_calls import RedisCalls
+from api.stores.calls import RedisCalls
 
 PER_MINUTE = 10
 MAX_BLOCKED = 10_000

@@ -22,7 +22,7 @@ from api.admission.refusals import KeysDown
 from api.admission.trip import Taken
 from api.errors import Unauthorized
 from api.logs import logger
-from api.redis_calls import RedisCalls
+from api.stores.calls import RedisCalls
 
 GUESSABLE_BELOW = 24
 """An AUTH_API_KEY of fewer characters is not even compared while its address is blocked."""

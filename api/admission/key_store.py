@@ -22,7 +22,7 @@ from api.admission.keys import (
 from api.admission.refusals import KeysDown
 from api.admission.trip import TAG
 from api.logs import logger
-from api.redis_calls import RedisCalls, Script, StoreDown, StoreRefused
+from api.stores.calls import RedisCalls, Script, StoreDown, StoreRefused
 
 MAX_KEYS = 10_000
 PAGE = 100

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from api.admission.caller import Caller, KeyBudget, LimitOverride, Scope
-from api.setting_groups import Secret
+from api.settings.groups import Secret
 
 PREFIX = "rr_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from api.admission.gcra import DEBT_MINUTES, MINUTE_US, Bucket
-from api.redis_calls import RedisCalls, Script
+from api.stores.calls import RedisCalls, Script
 
 TAG = "{rag:ledger}"
 

@@ -29,7 +29,7 @@ from api.ledger.types import (
     Settled,
     Settlement,
 )
-from api.redis_calls import RedisCalls
+from api.stores.calls import RedisCalls
 
 FailMode = Literal["closed", "open"]
 SETTLE_WAIT_S = 1.0

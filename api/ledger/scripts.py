@@ -7,7 +7,7 @@ and forgets what is over. Runs on Redis 6, Redis 7 and Valkey.
 
 import msgspec
 
-from api.redis_calls import Script
+from api.stores.calls import Script
 
 KEYS = tuple(f"{{rag:ledger}}:{name}" for name in ("counts", "holds", "leases", "forget"))
 """counts: amounts by window; holds: open, expired and settled ones; leases: open holds by the

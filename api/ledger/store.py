@@ -11,7 +11,7 @@ import msgspec
 from api.ledger.scripts import KEYS, RESERVE, SETTLE, STATE, TwoForms
 from api.ledger.types import Counts, LedgerDown, Scope, Settled, Settlement, Window
 from api.logs import logger
-from api.redis_calls import RedisCalls, StoreDown, StoreRefused
+from api.stores.calls import RedisCalls, StoreDown, StoreRefused
 
 Row = tuple[str, int, int, int]
 Clock = Callable[[], float]

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from api.breaker import Breaker
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 
 
 def valkey_binary() -> str | None:

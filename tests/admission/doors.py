@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from api.admission.caller import Limit
 from api.admission.door import Admitted, Door, Rules
 from api.admission.key_store import KeyStore
-from api.breaker import Breaker
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.admission.conftest import Server
 
 API_KEY = b"settings-key-with-many-characters"

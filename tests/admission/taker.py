@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from api.admission import trip
 from api.admission.gcra import Bucket
-from api.breaker import Breaker
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 
 NOW_US = 1_750_000_000_000_000
 

@@ -12,9 +12,9 @@ from api.admission.keys import KeySpec, new_api_key
 from api.admission.limits import LOOK, Cost
 from api.admission.refusals import RateLimited, TooManyFailures
 from api.admission.trip import TAG
-from api.breaker import Breaker
 from api.errors import Unauthorized
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.admission.conftest import Server
 from tests.admission.doors import (
     API_KEY,

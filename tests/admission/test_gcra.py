@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from api.admission import trip
 from api.admission.gcra import LOCAL_BUCKETS, MINUTE_US, Allowance, Bucket, LocalBuckets
-from api.redis_calls import RedisCalls
+from api.stores.calls import RedisCalls
 from tests.admission.conftest import Server
 from tests.admission.reference import Reference
 

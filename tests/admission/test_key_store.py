@@ -12,7 +12,7 @@ from api.admission.caller import KeyBudget, LimitOverride
 from api.admission.key_store import KeysFull, KeyStore, UnknownKey, record_key
 from api.admission.keys import KeySpec, digest_of
 from api.admission.refusals import KeysDown
-from api.redis_calls import RedisCalls
+from api.stores.calls import RedisCalls
 from tests.admission.conftest import Server
 
 SPEC = KeySpec(name="Anna")

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from api.admission.caller import KeyBudget, Limit, LimitOverride
 from api.admission.keys import KeyRecord, KeySpec, read_api_key
+from api.cli.keys import keys_group, open_key_store
 from api.errors import Unauthorized
-from api.keys_cli import keys_group, open_key_store
 from tests.admission.conftest import Server
 from tests.admission.doors import PEPPER, Rules, ask, opened
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.admission.queue import MAX_RETRY_S, MIN_RETRY_S, EngineQueue, Lane
 from api.admission.refusals import Overloaded
+from api.engines.queue import MAX_RETRY_S, MIN_RETRY_S, EngineQueue, Lane
 from tests.admission.virtual_loop import run_virtually
 
 SLOTS = 4

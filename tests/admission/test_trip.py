@@ -9,7 +9,7 @@ import pytest
 
 from api.admission import trip
 from api.admission.gcra import MINUTE_US, Bucket
-from api.redis_calls import RedisCalls, StoreDown, StoreRefused
+from api.stores.calls import RedisCalls, StoreDown, StoreRefused
 from tests.admission.conftest import Server
 
 NOW_US = 1_750_000_000_000_000

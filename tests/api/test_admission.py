@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.setting_groups import Secret
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine
 from tests.harness import QUESTION, Client, live, settings_for
 

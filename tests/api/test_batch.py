@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.batch import BatchResponse
-from api.drain import Drain
-from api.edge import Edge
+from api.http.batch import BatchResponse
+from api.http.edge import Edge
+from api.runtime.drain import Drain
 from tests.fake_engine import DONE, Exchange, FakeEngine, delta, event, saying, sending
 from tests.harness import QUESTION, Client, Stream, eventually, live, settings_for
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from api.breaker import Breaker
+from api.stores.breaker import Breaker
 
 
 def test_breaker_opens_probes_once_and_closes(caplog: pytest.LogCaptureFixture) -> None:

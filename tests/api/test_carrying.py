@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from api.edge import Edge
-from retrieval.build import build_index
-from retrieval.embedding import Embedder, load_embedder
+from api.http.edge import Edge
+from retrieval.build.build import build_index
+from retrieval.models.embedder import Embedder, load_embedder
 from tests.api.test_reply import Valkey, caching
 from tests.conftest import PAGES
 from tests.fake_engine import FakeEngine

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.edge import Edge
+from api.http.edge import Edge
 from tests.api.test_reply import Valkey, caching
 from tests.conftest import PAGES
 from tests.fake_engine import DONE, FakeEngine, delta, event, saying, sending
@@ -132,8 +132,8 @@ def test_resumed_stream_has_its_citations_once(client: Client, engine: FakeEngin
 
 def test_markers_planted_in_a_document_cite_no_other(tmp_path: Path, engine: FakeEngine) -> None:
     """The model copies a lie with the markers that its author put there."""
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     pages = tmp_path / "pages"
     pages.mkdir()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from api.condensing import is_follow_up
-from api.edge import Edge
-from api.schemas import Inquiry, Message
+from api.answering.follow_up import is_follow_up
+from api.http.edge import Edge
+from api.http.schemas import Inquiry, Message
 from tests.fake_engine import DONE, Exchange, FakeEngine, Script, delta, event, saying, sending
 from tests.harness import Client, Stream, eventually, frames, live, settings_for
 

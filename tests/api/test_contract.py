@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from api.engines.client import Engine, Finish, Limits, Sampling, engine_session
 from api.errors import PromptTooLong
-from api.generation import Engine, Finish, Limits, Sampling, engine_session
 from tests.dialects import DIALECTS, MODEL
 from tests.fake_engine import Exchange, FakeEngine
 from tests.harness import eventually
@@ -58,7 +58,7 @@ def speaking(kind: str, fake: FakeEngine) -> None:
 def embedded_url() -> Iterator[str]:
     port = free_port()
     environ = {**os.environ, "RAGRELAY_ENGINE_KEY": "k"}
-    process = subprocess.Popen([sys.executable, "-m", "api.llama", str(port)], env=environ,
+    process = subprocess.Popen([sys.executable, "-m", "api.embedded.llama", str(port)], env=environ,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     yield f"http://127.0.0.1:{port}"
     process.kill()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from api.conversation import MAX_CHARS, Turn, WishedPrompts, read_conversation
+from api.answering.conversation import MAX_CHARS, Turn, WishedPrompts, read_conversation
+from api.answering.prompt import PromptBuilder
 from api.errors import Invalid, PromptTooLong
-from api.prompt import PromptBuilder
-from api.schemas import Message
+from api.http.schemas import Message
 
 USER = Turn("user", "What is the capital of France?")
 

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from api.edge import Edge
-from retrieval.filters import EVERYTHING
-from retrieval.library import Library
+from api.http.edge import Edge
+from retrieval.index.filters import EVERYTHING
+from retrieval.library.library import Library
 from tests.api.test_reply import Valkey
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import Client, Stream, eventually, frames, live, settings_for, text_of

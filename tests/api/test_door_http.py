@@ -15,10 +15,10 @@ from api.admission.caller import KeyBudget, LimitOverride
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
 from api.admission.trip import TAKE
-from api.breaker import Breaker
 from api.ledger.scripts import RESERVE, SETTLE
-from api.redis_calls import RedisCalls
-from api.setting_groups import Secret
+from api.settings.groups import Secret
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, Client, eventually, live, settings_for
 from tests.ledger.servers import Server, binary

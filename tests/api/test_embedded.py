@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from api.embedded import ledger_socket
+from api.embedded.children import ledger_socket
 from tests.harness import Client, eventually, frames, text_of
 from tests.ports import free_port
 
-RAGRELAY = [sys.executable, "-c", "from api.cli import main; main()"]
+RAGRELAY = [sys.executable, "-c", "from api.cli.main import main; main()"]
 
 
 def clean_environ(**variables: str) -> dict[str, str]:

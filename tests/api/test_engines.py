@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from api.engines import Engines, Health
+from api.engines.client import Finish, Sampling
+from api.engines.pool import Engines, Health
 from api.errors import EngineDown, EngineFailed, Invalid, RagError
-from api.generation import Finish, Sampling
 from tests.dialects import DIALECTS, in_stream
 from tests.fake_engine import DONE, Exchange, FakeEngine, delta, saying, sending
 from tests.harness import QUESTION, Client, Stream, eventually, frames, live, settings_for, text_of
@@ -125,10 +125,10 @@ def test_context_told_by_the_engine_cuts_the_prompt(index_dir: Path, engine: Fak
 def test_deadline_near_halves_the_passages(index_dir: Path, engine: FakeEngine) -> None:
     from api.admission.caller import PUBLIC
     from api.admission.door import Admitted
-    from api.answer import answer
-    from api.schemas import Done, QueryRequest, Sources
-    from api.stages import Ask, Stages
-    from api.telemetry import Record
+    from api.answering.answer import answer
+    from api.answering.context import Ask, Stages
+    from api.http.schemas import Done, QueryRequest, Sources
+    from api.telemetry.metrics import Record
 
     with live(settings_for(engine.url, index_dir)) as (_, app):
         stages: Stages = app.service.stages()

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from api.experiments import Experiment, load_experiment
-from api.prompt import PromptBuilder
-from api.setting_groups import Secret
-from api.settings import SettingsError
+from api.answering.experiments import Experiment, load_experiment
+from api.answering.prompt import PromptBuilder
+from api.settings.env import SettingsError
+from api.settings.groups import Secret
 from tests.fake_engine import Exchange, FakeEngine, saying, sending
 from tests.harness import QUESTION, Client, eventually, frames, ledger_url, live, settings_for
 

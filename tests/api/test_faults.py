@@ -14,12 +14,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from api.drain import Drain
+from api.engines.client import Engine, Finish, Limits, Sampling
 from api.errors import EngineDisconnect, EngineSilent, RagError
-from api.generation import Engine, Finish, Limits, Sampling
-from api.schemas import Event, Token
-from api.streaming import StreamedAnswer
-from api.telemetry import Record
+from api.http.responses import StreamedAnswer
+from api.http.schemas import Event, Token
+from api.runtime.drain import Drain
+from api.telemetry.metrics import Record
 from tests.dialects import DIALECTS, in_stream, tgi_stream
 from tests.fake_engine import Exchange, FakeEngine, saying
 from tests.fault_proxy import FaultProxy, Faults

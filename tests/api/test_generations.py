@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from api.cli import cli
-from api.edge import Edge
+from api.cli.main import cli
+from api.http.edge import Edge
 from tests.fake_engine import FakeEngine
 from tests.harness import Client, eventually
 from tests.library.serving import add, searched, served

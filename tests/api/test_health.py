@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from api.edge import Edge
-from api.schemas import QueryResponse
-from retrieval.embedding import load_embedder
+from api.http.edge import Edge
+from api.http.schemas import QueryResponse
+from retrieval.models.embedder import load_embedder
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, Client, Stream, eventually, live, settings_for
 
@@ -50,7 +50,9 @@ def test_stats_tells_index_engines_and_uptime(client: Client) -> None:
 def test_start_port_opens_before_models_are_loaded(
     index_dir: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.loading.load_embedder", load_embedder)  # not one lent by quick_starts
+    monkeypatch.setattr(
+        "api.documents.loader.load_embedder", load_embedder
+    )  # not one lent by quick_starts
     with live(settings_for(engine.url, index_dir), wait=False) as (client, _):
         assert client.get("/health").status == 200
         answered = client.post("/query", QUESTION)
@@ -181,7 +183,7 @@ def test_two_apps_share_nothing(index_dir: Path, engine: FakeEngine) -> None:
 def test_import_opens_nothing() -> None:
     code = (
         "import socket, threading, sys; before = threading.active_count()\n"
-        "import api.app, api.cli, api.server\n"
+        "import api.app, api.cli.main, api.server\n"
         "assert threading.active_count() == before, threading.enumerate()\n"
         "assert 'torch' not in sys.modules\n"
         "import os; fds = [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') "

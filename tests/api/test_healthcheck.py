@@ -14,7 +14,7 @@ from tests.ports import free_port
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "api.healthcheck", *arguments],
+        [sys.executable, "-m", "api.cli.healthcheck", *arguments],
         capture_output=True,
         text=True,
         timeout=30,
@@ -49,6 +49,8 @@ def test_healthcheck_nobody_listens_exits_1_on_one_line() -> None:
 
 def test_healthcheck_imports_nothing_but_the_standard_library() -> None:
     """It runs every few seconds: msgspec and settings would double its time."""
-    code = "import sys, api.healthcheck; print(sorted(m for m in sys.modules if 'msgspec' in m))"
+    code = (
+        "import sys, api.cli.healthcheck; print(sorted(m for m in sys.modules if 'msgspec' in m))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "[]", done.stderr

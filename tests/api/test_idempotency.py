@@ -3,7 +3,7 @@
 import pytest
 
 from api.errors import Conflict, Invalid
-from api.idempotency import Idempotency, Once
+from api.http.idempotency import Idempotency, Once
 
 OWNER = ("acme", "key-1")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from api.edge import Edge
-from api.setting_groups import Secret
+from api.http.edge import Edge
+from api.settings.groups import Secret
 from tests.api.test_drain import serving
 from tests.fake_engine import DONE, FakeEngine, delta, saying, sending, usage
 from tests.harness import QUESTION, Client, Stream, eventually, frames, live, settings_for

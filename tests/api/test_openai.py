@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.citing.types import Citation, CitedSpan
+from api.citations.types import Citation, CitedSpan
 from api.errors import (
     BudgetExhausted,
     DeadlineExceeded,
@@ -19,9 +19,9 @@ from api.errors import (
     RateLimited,
     Unauthorized,
 )
-from api.openai_wire import ModelNotFound, OpenAIWire, annotations, refusal
-from api.schemas import Done, ScoresOut, Source, Sources, Token, Usage
-from api.setting_groups import Secret
+from api.http.openai_wire import ModelNotFound, OpenAIWire, annotations, refusal
+from api.http.schemas import Done, ScoresOut, Source, Sources, Token, Usage
+from api.settings.groups import Secret
 from tests.api.test_reply import Valkey
 from tests.fake_engine import DONE, Exchange, FakeEngine, delta, event, saying, sending
 from tests.harness import Answered, Client, Stream, eventually, live, settings_for
@@ -253,8 +253,8 @@ def test_chat_control_tokens_are_neutralised(
 def test_document_with_control_tokens_and_fences_is_neutralised(
     tmp_path: Path, engine: FakeEngine
 ) -> None:
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     page = tmp_path / "evil.txt"
     page.write_text(

@@ -24,7 +24,7 @@ OLD_CLIENT = Path(sys.prefix) / "text-generation" / "bin" / "python"
 def ours(engine: FakeEngine, kind: str) -> tuple[str, int, int]:
     import aiohttp
 
-    from api.generation import Engine, Finish, Limits, Sampling
+    from api.engines.client import Engine, Finish, Limits, Sampling
 
     async def run() -> tuple[str, int, int]:
         limits = Limits(connect_s=1, first_token_s=5, token_s=5)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.answering.prompt import PromptBuilder, estimate_tokens, neutralise
 from api.errors import PromptTooLong
-from api.prompt import PromptBuilder, estimate_tokens, neutralise
-from api.schemas import Message, ScoresOut, Source
+from api.http.schemas import Message, ScoresOut, Source
 
 BUILDER = PromptBuilder()
 

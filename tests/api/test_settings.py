@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from api.setting_groups import Secret
-from api.settings import Settings, SettingsError, variables
+from api.settings.env import Settings, SettingsError, variables
+from api.settings.groups import Secret
 
 
 def test_settings_nothing_set_are_the_documented_defaults() -> None:

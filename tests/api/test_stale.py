@@ -20,11 +20,11 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from api.edge import Edge
-from retrieval.build import build_index
-from retrieval.embedding import Embedder
-from retrieval.generations import rollback
-from retrieval.index import GENERATIONS
+from api.http.edge import Edge
+from retrieval.build.build import build_index
+from retrieval.index.generations import rollback
+from retrieval.index.index import GENERATIONS
+from retrieval.models.embedder import Embedder
 from tests.api.test_reply import Valkey
 from tests.conftest import PAGES
 from tests.fake_engine import Exchange, FakeEngine, saying
@@ -196,7 +196,7 @@ def test_no_answer_is_older_than_the_index_its_question_met(
         eventually(lambda: loader.cache_embedder is not None, within_s=60)
         editions = build_editions(tmp_path, loader.cache_embedder)
         served = _turns(list(editions))
-        monkeypatch.setattr("api.loading.POLL_S", 0.02)
+        monkeypatch.setattr("api.documents.loader.POLL_S", 0.02)
         eventually(lambda: in_use(app) == served[0], within_s=60)
         load = Load(client)
         with load.running():

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from api.drain import Drain
-from api.edge import Edge
 from api.errors import EngineFailed
-from api.schemas import Done, Event, Sources, Token, Usage
-from api.streaming import PlainAnswer, StreamedAnswer
-from api.telemetry import Record
+from api.http.edge import Edge
+from api.http.responses import PlainAnswer, StreamedAnswer
+from api.http.schemas import Done, Event, Sources, Token, Usage
+from api.runtime.drain import Drain
+from api.telemetry.metrics import Record
 from tests.fake_engine import DONE, Exchange, FakeEngine, delta, saying
 from tests.harness import QUESTION, Client, Stream, eventually, frames
 

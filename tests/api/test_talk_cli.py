@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from api.talk_cli import MAX_HISTORY_BYTES, MAX_TURNS, _bounded
-from api.talk_client import shown
+from api.cli.client import shown
+from api.cli.talk import MAX_HISTORY_BYTES, MAX_TURNS, _bounded
 from tests.api.test_cli import run
 from tests.api.test_embedded import RAGRELAY, clean_environ
 from tests.fake_engine import DONE, FakeEngine, delta, event, saying, sending

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from api.setting_groups import Secret
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import QUESTION, live, settings_for
 from tests.ledger.servers import Server, binary

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from api.caching.entries import Entry, entry_id, pack_embedding
-from retrieval.embedding import Embedder, load_embedder
-from retrieval.models import MINILM, MINILM_WHEEL
+from api.cache.entries import Entry, entry_id, pack_embedding
+from retrieval.models.embedder import Embedder, load_embedder
+from retrieval.models.resolve import MINILM, MINILM_WHEEL
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "semantic-cache"
 DIM = 64

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.breaker import Breaker
-from api.caching.answer_cache import AnswerCache
-from api.caching.entries import Asked, entry_id, entry_key
-from api.caching.partition import partition_key
-from api.caching.store import LOG, Store
-from api.redis_calls import StoreDown
+from api.cache.answer_cache import AnswerCache
+from api.cache.entries import Asked, entry_id, entry_key
+from api.cache.partition import partition_key
+from api.cache.store import LOG, Store
+from api.stores.breaker import Breaker
+from api.stores.calls import StoreDown
 from tests.caching.conftest import Valkey, entry, vector
 from tests.caching.test_partition import CHANGES, SCOPE
 from tests.caching.test_store import until

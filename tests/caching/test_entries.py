@@ -1,7 +1,7 @@
 import msgspec
 import numpy as np
 
-from api.caching.entries import (
+from api.cache.entries import (
     TTL_S,
     Asked,
     decode_entry,

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.caching.calibration import calibrate, threshold_for
-from api.caching.evaluation import EXACT, NEVER, Judged, evaluate_pairs, judge_file
-from api.caching.intervals import Rate
-from retrieval.embedding import Embedder
-from retrieval.models import MINILM
-from retrieval.reading import Unreadable
+from api.evaluation.cache import EXACT, NEVER, Judged, evaluate_pairs, judge_file
+from api.evaluation.calibration import calibrate, threshold_for
+from api.evaluation.intervals import Rate
+from retrieval.models.embedder import Embedder
+from retrieval.models.resolve import MINILM
+from retrieval.reading.bounded import Unreadable
 from retrieval.types import Float32Array
 
 

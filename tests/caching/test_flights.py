@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.caching.entries import Asked
-from api.caching.flights import Flights
+from api.cache.entries import Asked
+from api.cache.flights import Flights
 from api.errors import DeadlineExceeded, EngineFailed, ShuttingDown
 from tests.caching.conftest import vector
 from tests.caching.test_store import until

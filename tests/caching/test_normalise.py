@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.caching.normalise import ADMITTED, admit_answer, admit_question, normalise
+from api.cache.admissible import ADMITTED, admit_answer, admit_question, normalise
 
 
 @pytest.mark.parametrize(

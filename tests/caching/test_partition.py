@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.caching.partition import Scope, history_key, moved, partition_key
+from api.cache.partition import Scope, history_key, moved, partition_key
 
 SCOPE = Scope(
     tenant="acme",

@@ -4,8 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from api.caching.entries import Entry, decode_entry, encode_entry
-from api.caching.residents import PAYLOAD_SHARE, Residents
+from api.cache.entries import Entry, decode_entry, encode_entry
+from api.cache.residents import PAYLOAD_SHARE, Residents
 from tests.caching.conftest import entry
 
 DIM = 384

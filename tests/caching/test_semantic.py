@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.caching.semantic import SemanticIndex
+from api.cache.semantic import SemanticIndex
 
 THRESHOLDS = (0.85, 0.92, 0.97)
 

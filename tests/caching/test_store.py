@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.breaker import Breaker
-from api.caching.entries import encode_entry, entry_key
-from api.caching.store import LOG, Added, Deleted, Store, Voided, Write
-from api.caching.writer import TOUCH_S, Writer
-from api.redis_calls import StoreDown, StoreRefused
+from api.cache.entries import encode_entry, entry_key
+from api.cache.store import LOG, Added, Deleted, Store, Voided, Write
+from api.cache.writer import TOUCH_S, Writer
+from api.stores.breaker import Breaker
+from api.stores.calls import StoreDown, StoreRefused
 from tests.caching.conftest import Valkey, entry, vector
 
 BOUND_S = 0.4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.caching.verifier import CrossEncoderVerifier, load_verifier
+from api.cache.verifier import CrossEncoderVerifier, load_verifier
 from retrieval.types import ModelUnavailable
 from tests.caching.conftest import entry
 from tests.retrieval.tiny_models import break_tokenizer, save_cross_encoder

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.caching.features import read_question
-from api.caching.likeness import is_typo
-from api.caching.vetoes import REASONS, veto
+from api.cache.features import read_question
+from api.cache.vetoes import REASONS, veto
+from retrieval.language.likeness import is_typo
 
 TRAPS = {
     "number": """

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from api.citing.citer import Citer
-from api.citing.types import Citation
+from api.citations.citer import Citer
+from api.citations.types import Citation
 
 
 class Page(msgspec.Struct, frozen=True):

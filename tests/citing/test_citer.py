@@ -2,9 +2,9 @@
 
 import pytest
 
-from api.citing.citer import Citer
-from api.citing.markers import MARKER, numbers_of
-from api.prompt import NO_PASSAGES
+from api.answering.prompt import NO_PASSAGES
+from api.citations.citer import Citer
+from api.citations.markers import MARKER, numbers_of
 from tests.citing.sources import PAGES, Page, cite, quotes
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from api.answer_evaluation import evaluate_answers
-from api.citing.evaluation import Places, evaluate, held, load_places, read_cases
-from api.citing.types import Citation, CitedSpan
-from retrieval.evaluation import load_squad, load_squad_answers
+from api.citations.types import Citation, CitedSpan
+from api.evaluation.answers import evaluate_answers
+from api.evaluation.citations import Places, evaluate, held, load_places, read_cases
+from retrieval.evaluation.evaluation import load_squad, load_squad_answers
 from tests.api.test_cli import run
 from tests.fake_engine import FakeEngine, saying
 from tests.harness import Client, live, settings_for
@@ -111,8 +111,8 @@ def test_eval_citations_prints_the_table(squad: Path) -> None:
 def served(
     squad: Path, _engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
-    from retrieval.build import build_index
-    from retrieval.embedding import load_embedder
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
 
     directory = tmp_path_factory.mktemp("squad-index")
     embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)

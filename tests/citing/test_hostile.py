@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.citing.citer import MAX_SPANS, Citer
-from api.citing.types import Citation
+from api.citations.citer import MAX_SPANS, Citer
+from api.citations.types import Citation
 from tests.citing.sources import PAGES, Page, cite, quotes
 
 _WORDS = st.sampled_from(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.citing.sentences import MAX_SENTENCE, Sentences, split
+from api.citations.sentences import MAX_SENTENCE, Sentences, split
 
 TEXTS = [
     ("Lima is big. It is old.", ["Lima is big.", "It is old."]),

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.citing.citer import Citer
-from api.citing.types import Citation
-from api.citing.verifying import (
+from api.citations.citer import Citer
+from api.citations.types import Citation
+from api.citations.verifier import (
     BATCH,
     MOST_PAIRS,
     CitationVerifier,
     Unverified,
     load_citation_verifier,
 )
-from api.schemas import ScoresOut, Source
+from api.http.schemas import ScoresOut, Source
 from retrieval.types import ModelUnavailable
 from tests.api.test_reply import Valkey, caching
 from tests.fake_engine import FakeEngine, saying

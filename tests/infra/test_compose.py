@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api.settings import ENGINE_URLS, variables
+from api.settings.env import ENGINE_URLS, variables
 from tests.infra.tools import ENGINES, INFRA, ROOT, compose, compose_yaml, run, unescaped
 
 COMPOSE_FILES = sorted(
@@ -331,7 +331,7 @@ def test_dockerfile_builds_what_compose_asks_for_and_checks_it_last() -> None:
         lines = by_name[target].strip().splitlines()
         assert "USER 10001:10001" in lines
         assert lines[-1] == 'RUN ["ragrelay", "selftest"]'
-    assert 'CMD ["python", "-m", "api.healthcheck"]' in by_name["run"]
+    assert 'CMD ["python", "-m", "api.cli.healthcheck"]' in by_name["run"]
     assert 'CMD ["ragrelay", "serve"]' in by_name["run"]
 
 

@@ -116,7 +116,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         engine_port, api_port = free_port(), free_port()
         running.enter_context(
             process(
-                [sys.executable, "-m", "api.llama", str(engine_port)],
+                [sys.executable, "-m", "api.embedded.llama", str(engine_port)],
                 folder / "engine.log",
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "RAGRELAY_ENGINE_KEY": ENGINE_KEY},
@@ -189,7 +189,7 @@ def test_stack_redis_wants_its_password_and_has_it_from_the_secrets(stack: Stack
 
 def test_stack_is_healthy_by_the_images_check_and_seen_by_prometheus(stack: Stack) -> None:
     checked = subprocess.run(
-        [sys.executable, "-m", "api.healthcheck", f"{stack.api.url}/health/ready"], cwd=ROOT
+        [sys.executable, "-m", "api.cli.healthcheck", f"{stack.api.url}/health/ready"], cwd=ROOT
     )
     assert checked.returncode == 0
     stack.proxy.post("/query", QUESTION, stack.key)

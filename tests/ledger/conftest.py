@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from api.breaker import Breaker
 from api.ledger.ledger import FailMode, Ledger
 from api.ledger.types import Hold, Scope, ScopeState, Settled
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.ledger.servers import WHY_SKIPPED, Server, binary
 
 NOON = 1_763_812_800.0

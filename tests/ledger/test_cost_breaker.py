@@ -3,11 +3,11 @@ import logging
 
 import pytest
 
-from api.breaker import Breaker
 from api.ledger.cost_breaker import BudgetWatch, CostBreaker
 from api.ledger.ledger import Ledger
 from api.ledger.types import BudgetExhausted, Counts, LedgerDown, Scope, ScopeState, Window
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.ledger.conftest import NOON, Clock, away, run, settle, until
 from tests.ledger.servers import Server
 

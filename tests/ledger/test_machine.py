@@ -13,12 +13,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from api.breaker import Breaker
 from api.ledger.cost_breaker import CostBreaker
 from api.ledger.ledger import Ledger
 from api.ledger.scripts import KEYS
 from api.ledger.types import BudgetExhausted, Scope, Window
-from api.redis_calls import RedisCalls
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.ledger.conftest import Clock, delivered, settle, until
 from tests.ledger.lossy import Lossy, Mode
 from tests.ledger.model import KEEP_S, Entry, Model

@@ -17,7 +17,7 @@ from api.ledger.prices import (
     load_prices,
     upper_bound_tokens,
 )
-from retrieval.models import wheel_model
+from retrieval.models.resolve import wheel_model
 
 per_1k = st.decimals(0, 1000, places=9)
 tokens = st.integers(0, 2_000_000)

@@ -8,10 +8,10 @@ from typing import Any
 
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
-from api.breaker import Breaker
-from api.edge import Edge
-from api.redis_calls import RedisCalls
-from api.setting_groups import Secret
+from api.http.edge import Edge
+from api.settings.groups import Secret
+from api.stores.breaker import Breaker
+from api.stores.calls import RedisCalls
 from tests.fake_engine import FakeEngine
 from tests.harness import Answered, Client, eventually, frames, live, settings_for
 from tests.ledger.servers import Server

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from api.documents.ingest import Ingest
 from api.errors import Conflict, IndexNotWritable, NotFound
-from api.ingest.ingest import Ingest
-from retrieval.filters import View
-from retrieval.index import list_generations
-from retrieval.jobs import Job
-from retrieval.library import Library
-from retrieval.publishing import has_changes, only_publisher
+from retrieval.index.filters import View
+from retrieval.index.index import list_generations
+from retrieval.library.jobs import Job
+from retrieval.library.library import Library
+from retrieval.library.publishing import has_changes, only_publisher
 from retrieval.types import Document, IndexUnwritable
 from tests.retrieval.fakes import FakeEmbedder
 
@@ -68,9 +68,9 @@ class Waits(FakeEmbedder):
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.ingest.ingest.POLL_S", 0.05)
-    monkeypatch.setattr("api.ingest.ingest.BUSY_S", 0.05)
-    monkeypatch.setattr("api.ingest.ingest.PAUSES_S", (0.3,))
+    monkeypatch.setattr("api.documents.ingest.POLL_S", 0.05)
+    monkeypatch.setattr("api.documents.ingest.BUSY_S", 0.05)
+    monkeypatch.setattr("api.documents.ingest.PAUSES_S", (0.3,))
 
 
 @asynccontextmanager

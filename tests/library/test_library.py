@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.filters import EVERYTHING, View
-from retrieval.jobs import File, file_read, find_job, has_files, next_file, submit
-from retrieval.library import DocumentTaken, Library
-from retrieval.records import LIBRARY
-from retrieval.tombstones import Tombstones
+from retrieval.index.filters import EVERYTHING, View
+from retrieval.index.tombstones import Tombstones
+from retrieval.library.jobs import File, file_read, find_job, has_files, next_file, submit
+from retrieval.library.library import DocumentTaken, Library
+from retrieval.library.records import LIBRARY
+from retrieval.library.uploads import read_waiting
 from retrieval.types import Document, IndexCorrupt, IndexMismatch, IndexUnwritable
-from retrieval.uploads import read_waiting
 
 ACME, BETA = View(tenant="acme"), View(tenant="beta")
 REPO = Path(__file__).parents[2]
@@ -200,7 +200,7 @@ def packed(*lines: str) -> bytes:
     ],
 )
 def test_file_that_holds_too_much_is_not_taken(library, monkeypatch, content, reason):
-    monkeypatch.setattr("retrieval.uploads.MOST_CHARS", 20_000)
+    monkeypatch.setattr("retrieval.library.uploads.MOST_CHARS", 20_000)
     job = submit(library, [], [File(name="c.jsonl.gz", content=content)], view=ACME)
     read_waiting(library, lambda: None)
     assert ids(library) == []
@@ -243,9 +243,9 @@ def test_library_of_another_version_or_damaged_is_refused(tmp_path):
 FULL = """
 import resource, sys
 from pathlib import Path
-from retrieval.filters import View
-from retrieval.jobs import submit
-from retrieval.library import Library
+from retrieval.index.filters import View
+from retrieval.library.jobs import submit
+from retrieval.library.library import Library
 from retrieval.types import Document, IndexUnwritable
 library = Library(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))

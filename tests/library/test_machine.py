@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from retrieval.filters import View
-from retrieval.generations import rollback
-from retrieval.index import Index, open_index
-from retrieval.jobs import File, find_job, submit
-from retrieval.library import DocumentTaken, Library
-from retrieval.publishing import announce, has_changes, publish
-from retrieval.retriever import Retriever
-from retrieval.tombstones import Tombstones
+from retrieval.index.filters import View
+from retrieval.index.generations import rollback
+from retrieval.index.index import Index, open_index
+from retrieval.index.tombstones import Tombstones
+from retrieval.library.jobs import File, find_job, submit
+from retrieval.library.library import DocumentTaken, Library
+from retrieval.library.publishing import announce, has_changes, publish
+from retrieval.search.retriever import Retriever
 from retrieval.types import Document, IndexMissing
 from tests.retrieval.fakes import FakeEmbedder
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.build import build_index
-from retrieval.filters import EVERYTHING, View
-from retrieval.generations import rollback
-from retrieval.index import list_generations, open_index
-from retrieval.jobs import File, find_job, note_trouble, submit
-from retrieval.library import Library
-from retrieval.publishing import announce, has_changes, only_publisher, publish, serving
-from retrieval.rebuilding import overlap, rebuild, sample_questions
-from retrieval.retriever import Retriever
-from retrieval.tombstones import Tombstones
+from retrieval.build.build import build_index
+from retrieval.index.filters import EVERYTHING, View
+from retrieval.index.generations import rollback
+from retrieval.index.index import list_generations, open_index
+from retrieval.index.tombstones import Tombstones
+from retrieval.library.jobs import File, find_job, note_trouble, submit
+from retrieval.library.library import Library
+from retrieval.library.publishing import announce, has_changes, only_publisher, publish, serving
+from retrieval.library.rebuilding import overlap, rebuild, sample_questions
+from retrieval.search.retriever import Retriever
 from retrieval.types import Document, IndexBusy, IndexUnwritable, NoDocuments
 from tests.retrieval.fakes import FakeEmbedder
 
@@ -160,8 +160,8 @@ def test_trouble_is_told_in_the_job_and_ends_with_it(library, fake):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from retrieval.library import Library
-from retrieval.publishing import publish
+from retrieval.library.library import Library
+from retrieval.library.publishing import publish
 from tests.retrieval.fakes import FakeEmbedder
 def stop(stage, done, total):
     if stage == sys.argv[2]:

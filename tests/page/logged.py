@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from api.remember.database import Database
-from api.remember.noting import Noted, judged
-from api.schemas import FeedbackRequest
-from api.setting_groups import Secret
+from api.http.schemas import FeedbackRequest
+from api.log.database import Database
+from api.log.rows import Noted, judged
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine
 from tests.harness import Client, live, settings_for
 from tests.remember.rows import ACME, answered, write

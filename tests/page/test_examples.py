@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from api.routes.page import LONGEST_TITLE, MOST_EXAMPLES, example_questions, visible_rows
-from retrieval.build import build_documents
-from retrieval.filters import View
-from retrieval.index import open_index
+from api.http.routes.page import LONGEST_TITLE, MOST_EXAMPLES, example_questions, visible_rows
+from retrieval.build.build import build_documents
+from retrieval.index.filters import View
+from retrieval.index.index import open_index
 from retrieval.types import Document
 from tests.harness import Client
 from tests.retrieval.fakes import FakeEmbedder

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from api.remember.database import Database
+from api.log.database import Database
 from tests.remember.servers import Postgres, postgres
 
 T = TypeVar("T")

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from api.admission.caller import PUBLIC, Caller
-from api.remember.database import Database
-from api.remember.noting import Ended, Noted
-from api.remember.writer import Writer
-from api.telemetry import Record
+from api.log.database import Database
+from api.log.rows import Ended, Noted
+from api.log.writer import Writer
+from api.telemetry.metrics import Record
 
 ACME = msgspec.structs.replace(PUBLIC, tenant="acme", key_id="k1")
 NOW = time.time()

@@ -5,11 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.remember import analytics, noting, reading
-from api.remember.analytics import Latency, Window
-from api.remember.database import Database
-from api.remember.reading import Wanted
-from api.schemas import FeedbackRequest
+from api.http.schemas import FeedbackRequest
+from api.log import analytics
+from api.log import reader as reading
+from api.log import rows as noting
+from api.log.analytics import Latency, Window
+from api.log.database import Database
+from api.log.reader import Wanted
 from tests.remember.rows import ACME, NOW, answered, write
 
 DAY = Window(since=NOW - 86400)

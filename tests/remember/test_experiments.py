@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.remember import experiments, noting
-from api.remember.analytics import Latency, Window
-from api.remember.database import Database
-from api.remember.experiments import NO_DIFFERENCE, Interval, wilson
-from api.schemas import FeedbackRequest
+from api.http.schemas import FeedbackRequest
+from api.log import experiment_report as experiments
+from api.log import rows as noting
+from api.log.analytics import Latency, Window
+from api.log.database import Database
+from api.log.experiment_report import NO_DIFFERENCE, Interval, wilson
 from tests.remember.rows import ACME, NOW, answered, write
 
 DAY = Window(since=NOW - 86400)

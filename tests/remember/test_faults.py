@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.remember.database import Database
-from api.setting_groups import Secret
+from api.log.database import Database
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine
 from tests.harness import QUESTION, Client, eventually, live, settings_for
 from tests.remember.servers import Postgres, postgres, silent_port

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.setting_groups import Secret
+from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine, saying, sending
 from tests.harness import QUESTION, Client, eventually, ledger_url, live, settings_for
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def ragrelay(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from api.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from api.cli.main import main; main()", *arguments],
         env={"PATH": os.environ["PATH"], "DATABASE_URL": url},
         cwd=ROOT,
         capture_output=True,

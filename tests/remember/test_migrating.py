@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import inspect, text
 
 from api.errors import DatabaseDown
-from api.remember.database import Database
-from api.remember.migrating import ALONE
-from api.remember.tables import METADATA
+from api.log.database import Database
+from api.log.migrating import ALONE
+from api.log.tables import METADATA
 
 
 def tables(run: Any) -> set[str]:

@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import func, select
 
-from api.remember import forgetting, noting, reading
-from api.remember.analytics import Window
-from api.remember.database import Database
-from api.remember.tables import ANSWERS, FEEDBACK
-from api.remember.writer import Writer
-from api.schemas import FeedbackRequest
+from api.http.schemas import FeedbackRequest
+from api.log import reader as reading
+from api.log import retention as forgetting
+from api.log import rows as noting
+from api.log.analytics import Window
+from api.log.database import Database
+from api.log.tables import ANSWERS, FEEDBACK
+from api.log.writer import Writer
 from tests.remember.rows import ACME, NOW, answered, write
 
 

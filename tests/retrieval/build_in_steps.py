@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 
-from retrieval import assembly
-from retrieval.build import build_index
+from retrieval.build import assembly
+from retrieval.build.build import build_index
 from retrieval.types import RetrievalError
 from tests.retrieval.fakes import FakeEmbedder
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.embedding import Embedder, load_embedder
-from retrieval.models import MINILM, MINILM_WHEEL
+from retrieval.models.embedder import Embedder, load_embedder
+from retrieval.models.resolve import MINILM, MINILM_WHEEL
 from tests.retrieval.fakes import FakeEmbedder
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.build import build_index
-from retrieval.generations import rollback
-from retrieval.index import current_generation, list_generations, open_index
-from retrieval.splitting import Splitter
+from retrieval.build.build import build_index
+from retrieval.build.splitting import Splitter
+from retrieval.index.generations import rollback
+from retrieval.index.index import current_generation, list_generations, open_index
 from retrieval.types import IndexBusy, IndexMissing, IndexUnwritable, NoDocuments
 from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
 
@@ -85,7 +85,7 @@ def test_build_other_splitter_is_not_unchanged(index_dir, corpus, fake):
 
 
 def test_build_large_corpus_measures_its_own_recall(index_dir, tmp_path, fake, monkeypatch):
-    monkeypatch.setattr("retrieval.dense.FLAT_MOST", 400)
+    monkeypatch.setattr("retrieval.index.dense.FLAT_MOST", 400)
     lines = [f'{{"id": "{n}", "text": "number {n} of many"}}' for n in range(500)]
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     build_index(index_dir, [tmp_path / "c.jsonl"], fake)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.comparison import SHOWN, Configuration, compare
+from retrieval.evaluation.comparison import SHOWN, Configuration, compare
 from retrieval.types import ModelUnavailable, RetrievalError
 from tests.retrieval.tiny_models import save_bi_encoder, save_cross_encoder
 

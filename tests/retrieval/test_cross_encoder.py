@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrieval.cross_encoder import load_cross_encoder
+from retrieval.models.cross_encoder import load_cross_encoder
 from retrieval.types import ModelUnavailable
 from tests.retrieval.tiny_models import save_cross_encoder
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import dense
-from retrieval.dense import NEAREST, RECALL, DenseIndex, DenseInfo, build_dense
+from retrieval.index import dense
+from retrieval.index.dense import NEAREST, RECALL, DenseIndex, DenseInfo, build_dense
 from retrieval.types import DeviceUnavailable, IndexCorrupt
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval import reading
-from retrieval.documents import Skipped, read_documents
-from retrieval.parsing.wire import Limits
+from retrieval.reading import bounded as reading
+from retrieval.reading.documents import Skipped, read_documents
+from retrieval.reading.parsing.wire import Limits
 from retrieval.types import Document
 from tests.retrieval.parsing import make
 from tests.retrieval.parsing.processes import children

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.embedding import Embedder, load_embedder, prompts_of
-from retrieval.models import (
+from retrieval.models.embedder import Embedder, load_embedder, prompts_of
+from retrieval.models.resolve import (
     MINILM,
     MINILM_SHA256,
     PINNED,
@@ -172,7 +172,7 @@ class _EmptyHub(ThreadedServer):
 
 @pytest.mark.parametrize("model", [model for model in PINNED if model != MINILM])
 def test_resolve_model_asks_the_hub_for_the_pinned_commit(model, tmp_path):
-    resolve = f"from retrieval.models import resolve_model; resolve_model({model!r})"
+    resolve = f"from retrieval.models.resolve import resolve_model; resolve_model({model!r})"
     with _EmptyHub() as hub:
         environ = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
         ended = subprocess.run(

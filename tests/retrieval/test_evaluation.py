@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from retrieval.build import build_index
-from retrieval.evaluation import evaluate, load_qrels, load_squad, load_squad_answers
-from retrieval.index import open_index
-from retrieval.retriever import Retriever
-from retrieval.splitting import Splitter
+from retrieval.build.build import build_index
+from retrieval.build.splitting import Splitter
+from retrieval.evaluation.evaluation import evaluate, load_qrels, load_squad, load_squad_answers
+from retrieval.index.index import open_index
+from retrieval.search.retriever import Retriever
 from retrieval.types import RetrievalError
 from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
 

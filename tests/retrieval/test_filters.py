@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.fields import DIGEST_BYTES, Attributes, read_documents_table, write_documents
-from retrieval.filters import (
+from retrieval.index.fields import DIGEST_BYTES, Attributes, read_documents_table, write_documents
+from retrieval.index.filters import (
     DEEPEST,
     EVERYTHING,
     MOST_CONDITIONS,

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.fusion import convex, min_max, rrf
+from retrieval.search.fusion import convex, min_max, rrf
 
 scores = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30)
 

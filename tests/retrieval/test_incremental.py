@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import assembly, dense
-from retrieval.build import build_documents
-from retrieval.generations import only_writer, rollback
-from retrieval.index import current_generation, open_index
-from retrieval.splitting import Splitter
-from retrieval.tombstones import FILE, bury
+from retrieval.build import assembly
+from retrieval.build.build import build_documents
+from retrieval.build.splitting import Splitter
+from retrieval.index import dense
+from retrieval.index.generations import only_writer, rollback
+from retrieval.index.index import current_generation, open_index
+from retrieval.index.tombstones import FILE, bury
 from retrieval.types import Document, IndexBusy, IndexUnwritable, NoDocuments
 from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
 from tests.retrieval.test_build import start
@@ -153,7 +154,7 @@ def test_only_writer_within_its_own_thread_is_let_in(index_dir, fake):
         with only_writer(index_dir):
             pass
         script = (
-            "import sys, pathlib; from retrieval.generations import only_writer\n"
+            "import sys, pathlib; from retrieval.index.generations import only_writer\n"
             "with only_writer(pathlib.Path(sys.argv[1])): pass"
         )
         other = subprocess.run(
@@ -172,7 +173,9 @@ def test_assembly_in_a_process_writes_the_same(index_dir, tmp_path, fake, monkey
 
 
 def test_assembly_process_imports_no_model():
-    script = "import sys, retrieval.assembly; print({'torch', 'onnxruntime'} & set(sys.modules))"
+    script = (
+        "import sys, retrieval.build.assembly; print({'torch', 'onnxruntime'} & set(sys.modules))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=60
     )

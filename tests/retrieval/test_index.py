@@ -5,15 +5,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from retrieval.build import build_index
-from retrieval.index import (
+from retrieval.build.build import build_index
+from retrieval.index.index import (
     MANIFEST,
     current_generation,
     list_generations,
     open_index,
     read_manifest,
 )
-from retrieval.retriever import Retriever
+from retrieval.search.retriever import Retriever
 from retrieval.types import IndexCorrupt, IndexMismatch, IndexMissing
 from tests.retrieval.fakes import FakeEmbedder
 

@@ -1,6 +1,6 @@
 import pytest
 
-from retrieval.markdown import Outline, as_code, as_text, first_heading, headings, tables
+from retrieval.reading.markdown import Outline, as_code, as_text, first_heading, headings, tables
 
 TEXT = """intro
 

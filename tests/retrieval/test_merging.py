@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.fresh import with_gaps
-from retrieval.merging import MERGED_CHARS, distinct, merge
+from retrieval.build.fresh import with_gaps
+from retrieval.search.merging import MERGED_CHARS, distinct, merge
 from retrieval.types import Hit, Passage, Scores
 
 DOCUMENT = "One two three.\n\nFour five six seven.  Eight nine ten. Eleven twelve."

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from retrieval.metrics import (
+from retrieval.evaluation.metrics import (
     Figure,
     bootstrap,
     exact_match,

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import onnx_encoder
-from retrieval.embedding import load_embedder
-from retrieval.onnx_encoder import (
+from retrieval.models import onnx_encoder
+from retrieval.models.embedder import load_embedder
+from retrieval.models.onnx_encoder import (
     CARD,
     MODEL,
     ensure_export,
     export_path,
     load_onnx,
 )
-from retrieval.onnx_export import export
-from retrieval.torch_encoder import TorchEncoder, load_torch
+from retrieval.models.onnx_export import export
+from retrieval.models.torch_encoder import TorchEncoder, load_torch
 from retrieval.types import ModelUnavailable
 from tests.retrieval.tiny_models import save_bi_encoder
 

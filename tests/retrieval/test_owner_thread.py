@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from retrieval.owner_thread import OwnerThread
+from retrieval.models.owner_thread import OwnerThread
 from retrieval.types import QueueFull
 
 

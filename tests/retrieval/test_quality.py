@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.build import build_index
-from retrieval.corpora import read_squad
-from retrieval.evaluation import evaluate
-from retrieval.index import open_index
-from retrieval.retriever import Retriever
+from retrieval.build.build import build_index
+from retrieval.evaluation.evaluation import evaluate
+from retrieval.index.index import open_index
+from retrieval.reading.corpora import read_squad
+from retrieval.search.retriever import Retriever
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from retrieval.build import build_index
-from retrieval.fusion import convex
-from retrieval.index import Index, open_index
-from retrieval.ranking import Ranker
+from retrieval.build.build import build_index
+from retrieval.index.index import Index, open_index
+from retrieval.search.fusion import convex
+from retrieval.search.ranking import Ranker
 
 QUERY = "sleeping cats hunt at night"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.rerank import BATCH, Reranker, load_reranker
+from retrieval.models.reranker import BATCH, Reranker, load_reranker
 from retrieval.types import ModelUnavailable, NotReranked
 from tests.retrieval.tiny_models import save_cross_encoder
 

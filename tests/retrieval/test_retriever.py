@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from retrieval import retriever as retriever_module
-from retrieval.build import build_index
-from retrieval.index import Index, open_index
-from retrieval.rerank import load_reranker
-from retrieval.retriever import NO_RERANK, Retriever
-from retrieval.splitting import Splitter
+from retrieval.build.build import build_index
+from retrieval.build.splitting import Splitter
+from retrieval.index.index import Index, open_index
+from retrieval.models.reranker import load_reranker
+from retrieval.search import retriever as retriever_module
+from retrieval.search.retriever import NO_RERANK, Retriever
 from retrieval.types import Float32Array, NotReranked
 from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
 from tests.retrieval.tiny_models import save_cross_encoder

@@ -9,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from retrieval.corpora import read_squad
-from retrieval.sparse import STOP_WORDS, SparseIndex, SparseInfo, best_rows, build_sparse, terms
+from retrieval.index.sparse import (
+    STOP_WORDS,
+    SparseIndex,
+    SparseInfo,
+    best_rows,
+    build_sparse,
+    terms,
+)
+from retrieval.reading.corpora import read_squad
 from retrieval.types import IndexCorrupt
 
 ENGLISH = SparseInfo()

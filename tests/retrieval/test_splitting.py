@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.parsing.tables import record
-from retrieval.splitting import Splitter
+from retrieval.build.splitting import Splitter
+from retrieval.reading.parsing.tables import record
 from retrieval.types import Document
 from tests.retrieval.fakes import word_tokenizer
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval.store import OFFSETS, PassageStore, content_hash, write_store
+from retrieval.index.passages import OFFSETS, PassageStore, content_hash, write_store
 from retrieval.types import IndexCorrupt, Passage
 
 PASSAGES = [

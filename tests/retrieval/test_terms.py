@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.sparse import SparseInfo, terms, write_sparse
-from retrieval.terms import TermCounts, count_terms, gather
+from retrieval.index.sparse import SparseInfo, terms, write_sparse
+from retrieval.index.terms import TermCounts, count_terms, gather
 from retrieval.types import IndexCorrupt
 
 WORDS = [f"word{n}" for n in range(40)]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from retrieval.tombstones import FILE, Tombstones, bury, forget
+from retrieval.index.tombstones import FILE, Tombstones, bury, forget
 from retrieval.types import IndexCorrupt, IndexUnwritable
 
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import dense, selection
-from retrieval.build import build_documents
-from retrieval.dense import DenseIndex, build_dense
-from retrieval.filters import EVERYTHING, View, parse_filters
-from retrieval.index import Index, open_index
-from retrieval.retriever import Retriever
-from retrieval.selection import Selection
-from retrieval.sparse import SparseIndex, SparseInfo, build_sparse
+from retrieval.build.build import build_documents
+from retrieval.index import dense, selection
+from retrieval.index.dense import DenseIndex, build_dense
+from retrieval.index.filters import EVERYTHING, View, parse_filters
+from retrieval.index.index import Index, open_index
+from retrieval.index.selection import Selection
+from retrieval.index.sparse import SparseIndex, SparseInfo, build_sparse
+from retrieval.index.visibility import MOST_VIEWS
+from retrieval.search.retriever import Retriever
 from retrieval.types import Document
-from retrieval.visibility import MOST_VIEWS
 from tests.retrieval.fakes import FakeEmbedder
 from tests.retrieval.test_dense import no_queries, unit_vectors
 

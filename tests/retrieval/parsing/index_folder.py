@@ -9,8 +9,8 @@ from contextlib import closing
 
 import msgspec
 
-from retrieval.build import build_index
-from retrieval.index import open_index
+from retrieval.build.build import build_index
+from retrieval.index.index import open_index
 from tests.retrieval.fakes import FakeEmbedder
 
 

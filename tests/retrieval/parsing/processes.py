@@ -16,7 +16,7 @@ def children() -> set[int]:
             command = (entry / "cmdline").read_bytes()
         except (OSError, ValueError, IndexError):
             continue
-        if parent == os.getpid() and b"retrieval.parsing.worker" in command:
+        if parent == os.getpid() and b"retrieval.reading.parsing.worker" in command:
             found.add(int(entry.name))
     return found
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from retrieval.parsing import notebook, spreadsheet, word
-from retrieval.parsing.restructured import to_markdown
-from retrieval.parsing.wire import Limits
-from retrieval.reading import Unreadable
+from retrieval.reading.bounded import Unreadable
+from retrieval.reading.parsing import notebook, spreadsheet, word
+from retrieval.reading.parsing.restructured import to_markdown
+from retrieval.reading.parsing.wire import Limits
 from tests.retrieval.parsing import make
 
 SMALL = Limits(unpacked_bytes=1_000_000, chars=10_000)

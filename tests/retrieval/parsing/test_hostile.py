@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from retrieval.parsing.wire import Limits
+from retrieval.reading.parsing.wire import Limits
 from tests.retrieval.parsing import make
 from tests.retrieval.parsing.index_folder import Outcome
 

@@ -1,8 +1,8 @@
 import pytest
 
-from retrieval.parsing import pdf
-from retrieval.parsing.wire import Limits
-from retrieval.reading import Unreadable
+from retrieval.reading.bounded import Unreadable
+from retrieval.reading.parsing import pdf
+from retrieval.reading.parsing.wire import Limits
 from tests.retrieval.parsing import make
 
 BODY = "Owls hunt at night and are silent flyers all over the world but for the far south."

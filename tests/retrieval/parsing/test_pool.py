@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.parsing.pool import ParserPool
-from retrieval.parsing.wire import Limits
-from retrieval.reading import Unreadable
+from retrieval.reading.bounded import Unreadable
+from retrieval.reading.parsing.pool import ParserPool
+from retrieval.reading.parsing.wire import Limits
 from tests.retrieval.parsing import make
 from tests.retrieval.parsing.processes import DEADLINE_S, children, only_child, until
 
@@ -187,8 +187,8 @@ def test_parser_process_has_a_network_of_its_own_where_the_kernel_allows(tmp_pat
 
 CONFINED = """
 import os, resource, socket, subprocess, sys, ctypes
-from retrieval.parsing.sandbox import allow_cpu, confine
-from retrieval.parsing.wire import Limits
+from retrieval.reading.parsing.sandbox import allow_cpu, confine
+from retrieval.reading.parsing.wire import Limits
 confine(Limits(memory_bytes=1 << 30))
 allow_cpu(5)
 attempts = {

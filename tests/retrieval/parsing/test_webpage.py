@@ -1,8 +1,8 @@
 import pytest
 
-from retrieval.parsing.tables import WIDEST, Cell, laid_out
-from retrieval.parsing.webpage import decode, parse, to_markdown
-from retrieval.parsing.wire import Limits
+from retrieval.reading.parsing.tables import WIDEST, Cell, laid_out
+from retrieval.reading.parsing.webpage import decode, parse, to_markdown
+from retrieval.reading.parsing.wire import Limits
 
 
 def markdown(page: str) -> str:

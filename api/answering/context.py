@@ -1,0 +1,62 @@
+"""What an answer is made with, and one question on its way through it."""
+
+import msgspec
+
+from api.admission.door import Admitted, Door
+from api.answering.prompt import PromptBuilder
+from api.answering.spending import Spending
+from api.citations.verifier import CitationVerifier
+from api.engines.client import Sampling
+from api.engines.pool import Engines
+from api.engines.queue import EngineQueue, Lane
+from api.http.schemas import Inquiry
+from api.telemetry.metrics import Metrics, Record
+from retrieval.index.filters import EVERYTHING, View
+from retrieval.search.retriever import Retriever
+
+
+class Stages(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of one app, and the limits of an answer."""
+
+    retriever: Retriever
+    engines: Engines
+    queue: EngineQueue
+    spending: Spending
+    door: Door
+    prompts: PromptBuilder
+    verifier: CitationVerifier | None
+    """Of citations; None: words decide."""
+    metrics: Metrics
+    context_tokens: int
+    max_tokens: int
+    temperature: float
+    top_k: int = 3
+    deadline_s: float
+
+    def sampling(self, request: Inquiry) -> Sampling:
+        return Sampling(
+            max_tokens=request.max_tokens or self.max_tokens,
+            temperature=self.temperature if request.temperature is None else request.temperature,
+        )
+
+    def n_passages(self, request: Inquiry) -> int:
+        return request.top_k or self.top_k
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One question: what is asked, by whom, by which request, until when."""
+
+    request: Inquiry
+    record: Record
+    stages: Stages
+    admitted: Admitted
+    deadline: float
+    """A time of the event loop."""
+    pinned: str | None = None
+    """The only engine that may answer."""
+    lane: Lane = "interactive"
+    view: View = EVERYTHING
+    """What of the documents may be shown to who asks."""
+    experiment: str = ""
+    """Empty where the question takes part in none, as is the variant."""
+    variant: str = ""

@@ -1,0 +1,65 @@
+"""`ragrelay generations`: which are kept, back to one before, and whether their files are whole."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from api.settings.env import Settings
+from retrieval.types import RetrievalError
+
+
+@click.group("generations")
+def generations_group() -> None:
+    """List the generations of the index, roll back, verify."""
+
+
+@generations_group.command("list")
+def list_() -> None:
+    """One line a generation, newest first; * marks the one that serves."""
+    from retrieval.index.index import list_generations
+    from retrieval.library.publishing import serving
+
+    index_dir = _index_dir()
+    current = serving(index_dir)
+    for manifest in list_generations(index_dir):
+        mark, counts = "*" if manifest.id == current else " ", manifest.counts
+        click.echo(
+            f"{mark} {manifest.id}\t{counts.documents} documents\t{counts.passages} passages\t"
+            f"{manifest.embedding.model_id}\t{manifest.created_at}"
+        )
+
+
+@generations_group.command("rollback")
+@click.argument("generation", required=False)
+def rollback(generation: str | None) -> None:
+    """Serve GENERATION again, or the newest that does not serve.
+
+    What was deleted since stays deleted. The next change of documents makes a new generation of
+    all that there are, so a rollback holds until then.
+    """
+    from retrieval.index import generations
+
+    click.echo(f"serving {generations.rollback(_index_dir(), generation)}")
+
+
+@generations_group.command("verify")
+def verify() -> None:
+    """Read every generation in whole and compare it with its checksums."""
+    from retrieval.index.index import list_generations, open_generation
+
+    index_dir = _index_dir()
+    damaged = False
+    for manifest in list_generations(index_dir):
+        try:
+            open_generation(index_dir, manifest.id).close()
+            click.echo(f"{manifest.id}\twhole")
+        except RetrievalError as exc:
+            damaged = True
+            click.echo(f"{manifest.id}\t{exc}")
+    if damaged:
+        sys.exit(1)
+
+
+def _index_dir() -> Path:
+    return Path(Settings.from_env().retrieval.index_dir)

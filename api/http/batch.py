@@ -1,0 +1,287 @@
+"""Many questions in one request: each judged, answered and told of on its own, equal ones once.
+
+Below the questions of people in the queue before the engine. A client that leaves stops them all;
+a retry under the same Idempotency-Key gets what was answered, without asking anew.
+"""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from api.answering.engine_call import NOTHING_USED
+from api.errors import (
+    ErrorBody,
+    ErrorDetail,
+    Invalid,
+    ShuttingDown,
+    answer_for,
+)
+from api.http.body import describe
+from api.http.idempotency import Once
+from api.http.interrupt import ClientGone, Receive, leaves, run_until
+from api.http.responses import (
+    NO_HEADERS,
+    Scope,
+    Send,
+    collect,
+    failed,
+    send_error,
+    send_json,
+)
+from api.http.schemas import (
+    CacheFacts,
+    Event,
+    Inquiry,
+    QueryRequest,
+    QueryResponse,
+    Request,
+    Usage,
+)
+from api.http.wire import OwnWire
+from api.runtime.drain import Drain
+from api.telemetry.metrics import Metrics, Record
+
+MAX_QUERIES = 32
+MAX_ID = 64
+"""Characters, of the ids of a request's questions too."""
+
+
+class BatchRequest(Request, frozen=True, kw_only=True):
+    queries: Annotated[
+        list[Any],
+        Meta(
+            min_length=1,
+            max_length=MAX_QUERIES,
+            description="Questions as strings, or bodies of POST /query; each is judged on its own",
+            examples=[["Which engines are there?", {"query": "What is a generation?", "top_k": 1}]],
+        ),
+    ]
+
+
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    """What POST /query would have answered with."""
+    response: QueryResponse | None = None
+    error: ErrorDetail | None = None
+
+
+class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
+    results: list[BatchResult]
+    """In the order of the questions."""
+    usage: Usage
+    """Of all together, as is the cost; equal questions are counted once."""
+    cost_eur: float
+    latency_ms: dict[str, float]
+    request_id: str
+
+
+Judged = QueryRequest | Invalid
+
+
+def judge(queries: Sequence[object]) -> list[Judged]:
+    """Return each question, or what is wrong with it."""
+    return [_judge(query) for query in queries]
+
+
+def _judge(query: object) -> Judged:
+    body = {"query": query} if isinstance(query, str) else query
+    try:
+        return msgspec.convert(body, QueryRequest)
+    except msgspec.ValidationError as exc:
+        return Invalid(describe(str(exc)))
+
+
+class Item:
+    """One question of a batch, with those that are equal to it."""
+
+    def __init__(self, inquiry: Inquiry, record: Record) -> None:
+        self.inquiry = inquiry
+        self.record = record
+        self.outcome: QueryResponse | BaseException | None = None
+
+
+Answering = Callable[[Inquiry, Record], AsyncGenerator[Event]]
+
+
+class Together(ABC):
+    """Answers of one request that are made side by side."""
+
+    def __init__(self, record: Record, metrics: Metrics) -> None:
+        self._record = record
+        self._metrics = metrics
+        self._items: dict[bytes, Item] = {}
+
+    @property
+    def n_distinct(self) -> int:
+        return len(self._items)
+
+    async def run(self, answering: Answering, parallelism: int) -> None:
+        """Answer all questions, so many at a time; what goes wrong with one stays its own."""
+        waiting = iter(self._items.values())
+
+        async def work() -> None:
+            for item in waiting:
+                item.outcome = await self._answer(item, answering)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(parallelism, len(self._items))):
+                group.create_task(work())
+
+    async def _answer(self, item: Item, answering: Answering) -> QueryResponse | BaseException:
+        item.record.started = time.monotonic()
+        try:
+            return await collect(answering(item.inquiry, item.record))
+        except Exception as error:  # told in the question's result
+            failed(item.record, error)
+            return error
+        except asyncio.CancelledError:
+            item.record.outcome = item.record.outcome or "client_gone"
+            raise
+        finally:
+            self._observe(item.record)
+
+    def _observe(self, record: Record) -> None:
+        """Count an answer; the request itself is counted by the edge."""
+        if record.answers:
+            latency = self._metrics.latency.labels(record.endpoint, record.cache, record.engine)
+            latency.observe(record.elapsed_ms() / 1000)
+            self._metrics.observe_stages(record.stages_ms)
+            self._metrics.count_variant(record)
+        if record.error:
+            self._metrics.errors.labels(record.error).inc()
+            self._record.outcome = self._record.outcome or record.outcome
+
+    def give_up(self, error: BaseException) -> None:
+        """Let `error` be the outcome of all that have none."""
+        for item in self._items.values():
+            item.outcome = item.outcome or error
+
+    @abstractmethod
+    def response(self) -> msgspec.Struct:
+        """Return the results, once all questions have one."""
+
+
+class Batch(Together):
+    """The questions of one request, in their order."""
+
+    def __init__(self, judged: Sequence[Judged], record: Record, metrics: Metrics) -> None:
+        super().__init__(record, metrics)
+        self._slots: list[Item | Invalid] = []
+        for n, question in enumerate(judged):
+            if isinstance(question, Invalid):
+                self._slots.append(question)
+                continue
+            key = msgspec.json.encode(question)
+            if key not in self._items:
+                self._items[key] = Item(question, record_of_item(record, str(n)))
+            self._slots.append(self._items[key])
+
+    def response(self) -> BatchResponse:
+        """Return the results, once all questions have one."""
+        results = self._results()
+        answers = [result.response for result in results if result.response]
+        return BatchResponse(
+            results=results,
+            usage=Usage(
+                prompt_tokens=sum(answer.usage.prompt_tokens for answer in answers),
+                completion_tokens=sum(answer.usage.completion_tokens for answer in answers),
+                estimated=any(answer.usage.estimated for answer in answers),
+            ),
+            cost_eur=sum(answer.cost_eur for answer in answers),
+            latency_ms={"total": round(self._record.elapsed_ms(), 2)},
+            request_id=self._record.request_id,
+        )
+
+    def _results(self) -> list[BatchResult]:
+        told: set[str] = set()
+        results = []
+        for slot in self._slots:
+            if isinstance(slot, Invalid):
+                results.append(_failure(slot, self._record.request_id))
+                continue
+            results.append(result_of(slot, is_shared=slot.record.request_id in told))
+            told.add(slot.record.request_id)
+        return results
+
+
+def record_of_item(record: Record, name: str) -> Record:
+    """Return the record of one of a request's answers, under an id of its own."""
+    request_id = f"{record.request_id[: MAX_ID - 1 - max(2, len(name))]}-{name}"
+    return Record(request_id=request_id, started=time.monotonic(), endpoint=record.endpoint)
+
+
+def result_of(item: Item, *, is_shared: bool = False) -> BatchResult:
+    if isinstance(item.outcome, QueryResponse):
+        response = _shared(item.outcome) if is_shared else item.outcome
+        return BatchResult(status=200, response=response)
+    if item.outcome is None:
+        raise RuntimeError("a question of a batch without an outcome. This is a bug.")
+    return _failure(item.outcome, item.record.request_id)
+
+
+def _failure(error: BaseException, request_id: str) -> BatchResult:
+    detail = ErrorBody.of(error, request_id).error
+    return BatchResult(status=answer_for(error).status, error=detail)
+
+
+def _shared(response: QueryResponse) -> QueryResponse:
+    """Return the answer as its second asker gets it: it has cost nothing more."""
+    cache = CacheFacts(kind="coalesced", similarity=1.0, entry_id=response.cache.entry_id)
+    return msgspec.structs.replace(response, usage=NOTHING_USED, cost_eur=0.0, cache=cache)
+
+
+class BatchAnswer:
+    """ASGI response: all results as one JSON body.
+
+    `admit` counts the questions at the door and returns how one is answered.
+    """
+
+    def __init__(
+        self,
+        batch: Together,
+        once: Once,
+        record: Record,
+        drain: Drain,
+        *,
+        admit: Callable[[], Awaitable[Answering]],
+        parallelism: int,
+    ) -> None:
+        self._batch = batch
+        self._once = once
+        self._record = record
+        self._drain = drain
+        self._admit = admit
+        self._parallelism = parallelism
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._drain.answering():
+            try:
+                with self._once as answered:
+                    if answered is None:
+                        await run_until(self._work(), partial(leaves, receive), self._drain.over)
+                        body = msgspec.json.encode(self._batch.response())
+                        self._once.keep(body)
+                        await self._send(send, body)
+                    else:
+                        await self._send(send, answered, {"Idempotency-Replayed": "true"})
+            except ClientGone:
+                self._record.outcome = "client_gone"
+            except ShuttingDown as error:
+                self._batch.give_up(error)
+                failed(self._record, error)
+                await self._send(send, msgspec.json.encode(self._batch.response()))
+            except Exception as error:
+                await send_error(send, self._record, error, OwnWire(self._record.request_id))
+
+    async def _work(self) -> None:
+        answering = await self._admit()
+        await self._batch.run(answering, self._parallelism)
+
+    async def _send(self, send: Send, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        await send_json(send, self._record, 200, msgspec.Raw(body), headers)

@@ -1,0 +1,118 @@
+"""POST /batch: many questions in one request."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import msgspec
+from litestar import Router, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import HeaderParameter, JSONBody
+from litestar.types import ASGIApp
+
+from api.admission.door import Admitted
+from api.admission.limits import LOOK, Cost
+from api.admission.refusals import RateLimited
+from api.errors import ErrorBody
+from api.http.admit import admitted_of, admitting
+from api.http.batch import Answering, Batch, BatchAnswer, BatchRequest, BatchResponse, judge
+from api.http.body import JSONRequest
+from api.http.edge import record_of
+from api.http.idempotency import Once
+from api.http.routes.query import ERROR_RESPONSES, answered, asking
+from api.http.schemas import Event, Inquiry
+from api.runtime.service import Service
+from api.telemetry.metrics import Record
+
+PARALLELISM = 4
+"""The embedded engine has two places: one stays free for who asks meanwhile."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="At most 255 characters: the same batch again gets the same answer for an hour",
+    ),
+]
+
+
+@post(
+    "/batch",
+    before_request=admitting("batch", "query", LOOK),
+    status_code=200,
+    summary="Answer many questions; one result each, in their order",
+    responses={
+        200: ResponseSpec(BatchResponse, generate_examples=False),
+        409: ResponseSpec(
+            ErrorBody, generate_examples=False, description="The Idempotency-Key is taken"
+        ),
+        **ERROR_RESPONSES,
+    },
+)
+async def post_batch(
+    request: JSONRequest, data: JSONBody[BatchRequest], idempotency_key: IdempotencyKey = None
+) -> ASGIApp:
+    service: Service = request.app.state.service
+    record = record_of(request.scope)
+    service.stages()  # a replica that cannot answer says so for all of them at once
+    caller = admitted_of(request).caller
+    owner = (caller.tenant, caller.key_id)
+    batch = Batch(judge(data.queries), record, service.metrics)
+    return BatchAnswer(  # type: ignore[return-value]
+        batch,
+        Once(request.app.state.idempotency, owner, idempotency_key, data.queries),
+        record,
+        service.drain,
+        admit=lambda: _admit(request, batch, len(data.queries)),
+        parallelism=service.settings.api.batch_parallelism or _parallelism(service),
+    )
+
+
+def _parallelism(service: Service) -> int:
+    return PARALLELISM if service.settings.engine_addresses() else 1
+
+
+async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answering:
+    """Count the questions, and return how one is answered. Raises RateLimited, LimitsDown."""
+    service: Service = request.app.state.service
+    each = await charged_for(request, n_questions, n_answers=batch.n_distinct)
+
+    def answering(inquiry: Inquiry, record: Record) -> AsyncGenerator[Event]:
+        ask = asking(request, inquiry, service)
+        own = msgspec.structs.replace(
+            ask,
+            record=record,
+            admitted=each,
+            lane="batch",
+            deadline=asyncio.get_running_loop().time() + ask.stages.deadline_s,
+        )
+        events = answered(request, own, service)
+        return events if service.log is None else service.log.noting(events, record, each.caller)
+
+    return answering
+
+
+async def charged_for(request: JSONRequest, n_requests: int, *, n_answers: int) -> Admitted:
+    """Count so many requests, and return how each of their answers is admitted.
+
+    Raises RateLimited, LimitsDown.
+    """
+    service: Service = request.app.state.service
+    record, admitted = record_of(request.scope), admitted_of(request)
+    tokens = service.settings.pipeline.max_new_tokens
+    cost = Cost(requests=n_requests, tokens=tokens * n_answers)
+    try:
+        charged = await service.door.charge(admitted, cost)
+    except RateLimited as refused:
+        service.metrics.rate_limited.labels(admitted.route_class).inc()
+        record.headers = _headers(refused.allowance.headers())
+        raise
+    record.headers = _headers(charged.headers())
+    return msgspec.structs.replace(charged, cost=Cost(tokens=tokens))
+
+
+def _headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+router = Router(path="/", route_handlers=[post_batch], tags=["answers"])

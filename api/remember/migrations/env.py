@@ -1,9 +1,0 @@
-"""What Alembic runs: the migrations, over the connection that `migrating` opened."""
-
-from alembic import context
-
-from api.remember.tables import METADATA
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
-with context.begin_transaction():
-    context.run_migrations()

@@ -1,0 +1,88 @@
+"""Files that were handed in → documents, by the same readers as files on disk.
+
+A file is read under a name of ours in a folder of its own, so no name of a stranger ever touches
+the disk; its own name becomes the document's id.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from retrieval.library.jobs import Waiting, file_read, find_job, next_file
+from retrieval.library.library import Library
+from retrieval.reading.documents import MOST_REASONS, Skipped, read_documents
+from retrieval.reading.formats import CORPORA, SUFFIXES
+from retrieval.types import Document
+
+MOST_DOCUMENTS = 10_000
+"""Of all files of one job."""
+MOST_CHARS = 64 * 1024 * 1024
+"""Of the documents of one file: a packed one may hold a hundred times its size."""
+LONGEST_ID = 512
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_STEM = "upload"
+
+
+def suffix_of(name: str) -> str | None:
+    """The suffix by which a file is read; None for one that is not."""
+    found = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
+    return max(found, key=len) if found else None
+
+
+def read_waiting(library: Library, on_file: Callable[[], object]) -> None:
+    """Read every file that waits; `on_file` is called before each and may raise to stop."""
+    while (waiting := next_file(library)) is not None:
+        on_file()
+        job = find_job(library, waiting.job_id)
+        documents, reasons = _read(waiting, MOST_DOCUMENTS - len(job.documents if job else ()))
+        file_read(library, waiting, documents, reasons)
+
+
+def _read(waiting: Waiting, room: int) -> tuple[list[Document], list[str]]:
+    """What the file holds and what of it cannot be read; nothing of one that holds too much."""
+    suffix = suffix_of(waiting.file.name)
+    if suffix is None:
+        return [], [f"not one of {', '.join(SUFFIXES)}"]
+    documents: list[Document] = []
+    reasons: list[str] = []
+    chars = 0
+    with tempfile.TemporaryDirectory(prefix="ragrelay-") as folder:
+        path = Path(folder) / f"{_STEM}{suffix}"
+        path.write_bytes(waiting.file.content)
+        with closing(read_documents([path])) as found:  # type: ignore[type-var]
+            for entry in found:
+                if isinstance(entry, Skipped):
+                    reasons.append(entry.reason)
+                elif not _is_id(entry.doc_id):
+                    reasons.append(f"an id has more than {LONGEST_ID} characters or control ones")
+                else:
+                    documents.append(_named(entry, waiting, suffix))
+                    chars += len(entry.text)
+                if len(documents) > room:
+                    return [], [f"with it the job has more than {MOST_DOCUMENTS:,} documents"]
+                if chars > MOST_CHARS:
+                    return [], [f"its documents have more than {MOST_CHARS:,} characters"]
+    return documents, reasons[:MOST_REASONS]
+
+
+def _is_id(doc_id: str) -> bool:
+    return len(doc_id) <= LONGEST_ID and bool(doc_id.strip()) and not _CONTROL.search(doc_id)
+
+
+def _named(document: Document, waiting: Waiting, suffix: str) -> Document:
+    file = waiting.file
+    document = msgspec.structs.replace(
+        document,
+        metadata={**document.metadata, **file.metadata},
+        tenant=waiting.tenant,
+        acl=file.acl,
+    )
+    if suffix in CORPORA:  # its documents have ids and titles of their own
+        return document
+    stem = PurePosixPath(file.name).name[: -len(suffix)]
+    title = stem if document.title == _STEM else document.title
+    return msgspec.structs.replace(document, doc_id=file.name, title=title)
