@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.http.schemas import Usage
+from api.usage import Usage
 
 
 class RagError(Exception):

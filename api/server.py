@@ -8,16 +8,20 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.http.edge import Edge
-from api.joined_writes import JoinedWrites
 from api.settings.env import SettingsError
 from api.settings.groups import ApiSettings
 
 CLOSE_S = 2
 """For connections without an answer under way, once the answers have ended."""
+
+
+_HEAD = b"HTTP/1."
 
 
 def bind(api: ApiSettings) -> socket.socket:
@@ -35,6 +39,47 @@ def bind(api: ApiSettings) -> socket.socket:
             "set API_PORT to a free port"
         ) from exc
     return listener
+
+
+class _Joining:
+    """A transport that keeps a head back until the next write, or the next turn of the loop."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_HEAD):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+
+class JoinedWrites(HttpToolsProtocol):
+    """The head of a response goes out together with what follows it.
+
+    uvicorn writes the head, then the body; uvloop sends each write at once, so that an answer of
+    two kilobytes would cost two calls to the kernel and wake its client twice.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        joining = _Joining(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, joining))
 
 
 class Server(uvicorn.Server):

@@ -23,7 +23,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from api.cache.answer_cache import AnswerCache
-from api.cache.entries import Asked, Entry, encode_entry, entry_id, entry_key, pack_embedding
+from api.cache.entries import CacheKey, Entry, encode_entry, entry_id, entry_key, pack_embedding
 from api.cache.residents import Residents
 from retrieval.models.embedder import load_embedder
 from retrieval.models.resolve import MINILM
@@ -62,17 +62,17 @@ async def _rows(n: int, questions: list[str], vectors: Float32Array, redis_url: 
     fresh = _spread(vectors, N_LOOKUPS, noise=1.0, seed=2)
 
     async def exact(turn: int) -> None:
-        assert await cache.lookup_exact(Asked.of(PARTITION, asked[picks[turn]])) is not None
+        assert await cache.lookup_exact(CacheKey.of(PARTITION, asked[picks[turn]])) is not None
 
     def hit(politely: str) -> Callable[[int], Awaitable[None]]:
         async def look_up(turn: int) -> None:
             question = f"{politely}, {asked[picks[turn]]}"
-            await cache.lookup_semantic(Asked.of(PARTITION, question, near[turn]))
+            await cache.lookup_semantic(CacheKey.of(PARTITION, question, near[turn]))
 
         return look_up
 
     async def miss(turn: int) -> None:
-        await cache.lookup_semantic(Asked.of(PARTITION, f"Why {turn}?", fresh[turn]))
+        await cache.lookup_semantic(CacheKey.of(PARTITION, f"Why {turn}?", fresh[turn]))
 
     async def brute_force(turn: int) -> None:
         similarities = embeddings @ near[turn]

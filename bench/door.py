@@ -24,10 +24,11 @@ from api.admission.door import Door, Rules
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
 from api.admission.limits import Limit
-from api.runtime.wiring import connect
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls, Script
-from api.telemetry.metrics import Metrics, Record
+from api.stores.connect import connect
+from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
 from bench.relay import Row, print_rows
 from tests.ledger.servers import Server, binary
 from tests.ports import free_port

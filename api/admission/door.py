@@ -19,7 +19,7 @@ from api.admission.failures import PER_MINUTE
 from api.admission.gcra import Allowance, Bucket
 from api.admission.key_check import SETTINGS_SUBJECT, KeyCheck, Visitor
 from api.admission.key_ring import OFFLINE_S
-from api.admission.limits import LOOK, ONE, UNLIMITED, Cost, Limits, buckets_of, tightest
+from api.admission.limits import NO_COST, ONE, UNLIMITED, Cost, Limits, buckets_of, tightest
 from api.admission.refusals import LimitsDown, RateLimited
 from api.admission.trip import Taken
 from api.stores.calls import RedisCalls
@@ -184,7 +184,7 @@ class Door:
         if not admitted.limit.tokens or not amount:
             return
         limit = Limit(tokens=admitted.limit.tokens)
-        (bucket,) = buckets_of(admitted.subject, admitted.route_class, limit, LOOK)
+        (bucket,) = buckets_of(admitted.subject, admitted.route_class, limit, NO_COST)
         if admitted.is_local:
             self._counting.add_here(bucket, amount)
         elif not await self._counting.add(bucket, amount):
@@ -210,7 +210,7 @@ class Door:
         rows: list[tuple[RouteClass, Bucket]] = [
             (route_class, bucket)
             for route_class, limit in admitted.limits.items()
-            for bucket in buckets_of(admitted.subject, route_class, limit, LOOK)
+            for bucket in buckets_of(admitted.subject, route_class, limit, NO_COST)
         ]
         if not rows:
             return []

@@ -34,7 +34,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 ONE = Cost()
-LOOK = Cost(requests=0)
+NO_COST = Cost(requests=0)
 """Takes nothing: a batch is counted once its body is read."""
 
 

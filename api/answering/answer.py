@@ -9,17 +9,18 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
-from api.answering.context import Ask
-from api.answering.engine_call import LATE, NOTHING_USED, begin
+from api.answering.context import AnswerContext
+from api.answering.engine_call import LATE, begin
+from api.answering.events import Done, Event, ScoresOut, Source, Sources, Token
 from api.answering.prompt import NO_PASSAGES
 from api.citations.citer import Citer
 from api.citations.types import Citation
 from api.citations.verifier import Unverified
 from api.engines.client import Finish
 from api.errors import DeadlineExceeded, EngineOverloaded, RagError
-from api.http.schemas import Done, Event, ScoresOut, Source, Sources, Token
 from api.logs import logger
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
+from api.usage import NOTHING_USED
 from retrieval.search.retriever import Retrieval
 from retrieval.types import Float32Array, Hit, QueueFull
 
@@ -30,7 +31,9 @@ UNVERIFIED = "citations_unverified"
 """In `degraded`; such an answer is not cached, or its citations would stay so."""
 
 
-async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> AsyncGenerator[Event]:
+async def answer(
+    ask: AnswerContext, *, query_embedding: Float32Array | None = None
+) -> AsyncGenerator[Event]:
     """Yield Sources, then Tokens with the Citations of their sentences, then Done.
 
     Raises what `begin` raises, and what the engine raises after its first piece (then with the
@@ -102,7 +105,7 @@ async def answer(ask: Ask, *, query_embedding: Float32Array | None = None) -> As
 
 
 async def _verified(
-    ask: Ask, text: str, citations: list[Citation], sources: list[Source]
+    ask: AnswerContext, text: str, citations: list[Citation], sources: list[Source]
 ) -> list[Citation]:
     """Return the citations as the verifier sees them; as they are where there is none."""
     verifier = ask.stages.verifier

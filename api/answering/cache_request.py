@@ -10,14 +10,15 @@ from functools import lru_cache
 
 import msgspec
 
-from api.answering.context import Ask
+from api.answering.context import AnswerContext
+from api.answering.events import Event
+from api.answering.request import AnswerRequest
 from api.cache.admissible import Admission, admit_question
 from api.cache.answer_cache import AnswerCache
-from api.cache.entries import Asked
+from api.cache.entries import CacheKey
 from api.cache.flights import Flights
-from api.cache.partition import Scope, history_key, partition_key
+from api.cache.partition import PartitionKey, history_key, partition_key
 from api.engines.client import Sampling
-from api.http.schemas import Event, Inquiry
 from retrieval.index.filters import View
 from retrieval.models.embedder import Embedder
 from retrieval.types import Float32Array
@@ -26,7 +27,7 @@ RECENT = 10_000
 _MAX_AGE = re.compile(r"max-age=(\d{1,9})")
 
 
-class Wish(msgspec.Struct, frozen=True):
+class CacheControl(msgspec.Struct, frozen=True):
     """What a request's Cache-Control asks for."""
 
     may_read: bool = True
@@ -34,7 +35,7 @@ class Wish(msgspec.Struct, frozen=True):
     max_age_s: float | None = None
 
     @classmethod
-    def of(cls, cache_control: str) -> "Wish":
+    def of(cls, cache_control: str) -> "CacheControl":
         if not cache_control:
             return READ_AND_STORE
         directives = cache_control.lower()
@@ -46,7 +47,7 @@ class Wish(msgspec.Struct, frozen=True):
         )
 
 
-READ_AND_STORE = Wish()
+READ_AND_STORE = CacheControl()
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ class Served(msgspec.Struct, frozen=True):
     tenant: str
 
 
-class Caching(msgspec.Struct, frozen=True, kw_only=True):
+class CachedAnswers(msgspec.Struct, frozen=True, kw_only=True):
     """The cache and what it needs to read a question."""
 
     cache: AnswerCache
@@ -79,15 +80,15 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
             self.recent.popitem(last=False)
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class CacheRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request with all that its answer depends on."""
 
-    ask: Ask
-    caching: Caching
-    wish: Wish
+    ask: AnswerContext
+    caching: CachedAnswers
+    wish: CacheControl
     admission: Admission
 
-    def asked(self, generation: str, embedding: Float32Array | None = None) -> Asked:
+    def asked(self, generation: str, embedding: Float32Array | None = None) -> CacheKey:
         ask, caching = self.ask, self.caching
         request, stages = ask.request, ask.stages
         engines = [stages.engines[ask.pinned]] if ask.pinned else stages.engines.all
@@ -104,7 +105,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             ask.view,
         )
         history = history_key([(turn.role, turn.content) for turn in request.history])
-        return Asked.of(partition, request.query, embedding, history=history)
+        return CacheKey.of(partition, request.query, embedding, history=history)
 
 
 @lru_cache(maxsize=4096)
@@ -121,7 +122,7 @@ def _partition(
 ) -> str:
     """Return the key of all that an answer depends on beside its question."""
     return partition_key(
-        Scope(
+        PartitionKey(
             tenant=tenant,
             generation=generation,
             engine_model=engine_model,
@@ -141,7 +142,7 @@ def _admit_words(query: str) -> Admission:
     return admit_question(query)
 
 
-def admit(request: Inquiry, embedder: Embedder | None) -> Admission:
+def admit(request: AnswerRequest, embedder: Embedder | None) -> Admission:
     """Judge by its words what may be cached for a question."""
     if embedder is None or len(request.query) <= embedder.max_tokens:
         return _admit_words(request.query)  # no more tokens than characters

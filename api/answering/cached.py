@@ -11,25 +11,33 @@ from contextlib import aclosing
 import msgspec
 
 from api.answering.answer import UNVERIFIED, answer
-from api.answering.cache_request import READ_AND_STORE, Caching, Question, Served, Wish, admit
-from api.answering.context import Ask
+from api.answering.cache_request import (
+    READ_AND_STORE,
+    CacheControl,
+    CachedAnswers,
+    CacheRequest,
+    Served,
+    admit,
+)
+from api.answering.context import AnswerContext
 from api.answering.engine_call import LATE
+from api.answering.events import CacheFacts, Done, Event, Source, Sources, Token
 from api.cache.admissible import admit_answer
 from api.cache.answer_cache import Hit
-from api.cache.entries import Asked, new_entry
+from api.cache.entries import CacheKey, new_entry
 from api.citations.types import Citation
 from api.errors import DeadlineExceeded
-from api.http.schemas import CacheFacts, Done, Event, Source, Sources, Token, Usage
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
+from api.usage import Usage
 from retrieval.types import Float32Array, QueueFull
 
 
 async def reply(
-    ask: Ask, *, caching: Caching, wish: Wish = READ_AND_STORE
+    ask: AnswerContext, *, caching: CachedAnswers, wish: CacheControl = READ_AND_STORE
 ) -> AsyncGenerator[Event]:
     """Yield the events of an answer. Raises what `answer` raises."""
     request, record = ask.request, ask.record
-    question = Question(
+    question = CacheRequest(
         ask=ask, caching=caching, wish=wish, admission=admit(request, caching.embedder)
     )
     record.answers = True
@@ -53,7 +61,9 @@ async def reply(
             yield event
 
 
-async def _look_up(question: Question, asked: Asked) -> tuple[Hit | None, Float32Array | None]:
+async def _look_up(
+    question: CacheRequest, asked: CacheKey
+) -> tuple[Hit | None, Float32Array | None]:
     """Return a hit, and the question's vector where it was made. The stages are timed."""
     ask, caching, max_age_s = question.ask, question.caching, question.wish.max_age_s
     record = ask.record
@@ -110,7 +120,7 @@ def _replay(hit: Hit, record: Record) -> list[Event]:
     return [Sources(entry.payload["sources"]), Token(entry.answer), *citations, done]
 
 
-async def _made(question: Question, embedding: Float32Array | None) -> AsyncGenerator[Event]:
+async def _made(question: CacheRequest, embedding: Float32Array | None) -> AsyncGenerator[Event]:
     """Make the answer, and keep it if it is whole and may be kept."""
     shared = embedding if question.caching.shares_vector else None
     sources: list[Source] = []
@@ -136,7 +146,7 @@ async def _made(question: Question, embedding: Float32Array | None) -> AsyncGene
 
 
 def _keep(
-    question: Question,
+    question: CacheRequest,
     done: Done,
     sources: list[Source],
     citations: list[Citation],
@@ -175,7 +185,7 @@ def _keep(
 
 
 async def _shared(
-    question: Question, asked: Asked, made: AsyncGenerator[Event]
+    question: CacheRequest, asked: CacheKey, made: AsyncGenerator[Event]
 ) -> AsyncGenerator[Event]:
     """Take part in a running answer to the same question, or lead one."""
     if not (question.admission.exact and question.wish.may_read):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from api.answering.events import Source
 from api.cache.answer_cache import AnswerCache
 from api.cache.entries import Entry
-from api.http.schemas import Source
 from api.logs import logger
 from retrieval.index.filters import View
 from retrieval.index.index import Index
@@ -26,7 +26,7 @@ MAX_S = 10.0
 passages, a dozen where a reranker reads them. The most lately used come first."""
 
 
-class Carrying:
+class CarryOver:
     """Runs after each swap; the next one takes up what it has not come to."""
 
     def __init__(self, cache: AnswerCache, retriever: Callable[[], tuple[Retriever, bool]]) -> None:
@@ -68,7 +68,7 @@ async def carry_over(cache: AnswerCache, retriever: Retriever, *, shares_vector:
     """Carry what still holds into the retriever's generation; return how many."""
     carried, until = 0, time.monotonic() + MAX_S
     new = retriever.index.generation
-    for id in cache.found_by_meaning(new):
+    for id in cache.semantic_ids_outside(new):
         if time.monotonic() > until:
             break
         found = await cache.entry(id)

@@ -4,13 +4,14 @@ import msgspec
 
 from api.admission.door import Admitted, Door
 from api.answering.prompt import PromptBuilder
+from api.answering.request import AnswerRequest
 from api.answering.spending import Spending
 from api.citations.verifier import CitationVerifier
 from api.engines.client import Sampling
 from api.engines.pool import Engines
 from api.engines.queue import EngineQueue, Lane
-from api.http.schemas import Inquiry
-from api.telemetry.metrics import Metrics, Record
+from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
 from retrieval.index.filters import EVERYTHING, View
 from retrieval.search.retriever import Retriever
 
@@ -33,20 +34,20 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = 3
     deadline_s: float
 
-    def sampling(self, request: Inquiry) -> Sampling:
+    def sampling(self, request: AnswerRequest) -> Sampling:
         return Sampling(
             max_tokens=request.max_tokens or self.max_tokens,
             temperature=self.temperature if request.temperature is None else request.temperature,
         )
 
-    def n_passages(self, request: Inquiry) -> int:
+    def n_passages(self, request: AnswerRequest) -> int:
         return request.top_k or self.top_k
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
     """One question: what is asked, by whom, by which request, until when."""
 
-    request: Inquiry
+    request: AnswerRequest
     record: Record
     stages: Stages
     admitted: Admitted

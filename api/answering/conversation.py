@@ -9,10 +9,13 @@ from hashlib import sha256
 
 import msgspec
 
-from api.answering.context import Ask
-from api.answering.prompt import Prompt, PromptBuilder, estimate_tokens, neutralise
+from api.answering.context import AnswerContext
+from api.answering.events import Source
+from api.answering.prompt import Prompt, PromptBuilder, neutralise
+from api.answering.request import Message
 from api.errors import Invalid
-from api.http.schemas import Message, Source, without_controls
+from api.usage import estimate_tokens
+from retrieval.language.characters import without_controls
 
 MAX_CHARS = 8000
 """Of one turn, and of all system messages together."""
@@ -90,7 +93,7 @@ class WishedPrompts(PromptBuilder):
         return Prompt([told, *others], prompt.n_passages)
 
 
-def with_wishes(ask: Ask, wishes: str) -> Ask:
+def with_wishes(ask: AnswerContext, wishes: str) -> AnswerContext:
     """Return the question with the client's wishes in its prompt."""
     if not wishes:
         return ask
@@ -98,7 +101,7 @@ def with_wishes(ask: Ask, wishes: str) -> Ask:
     return msgspec.structs.replace(ask, stages=msgspec.structs.replace(ask.stages, prompts=prompts))
 
 
-def cut_history(ask: Ask, wishes: str) -> Ask:
+def cut_history(ask: AnswerContext, wishes: str) -> AnswerContext:
     """Return the question with the last turns alone that leave room for passages.
 
     Clients send the whole conversation every time; beyond the engine's context it would be

@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncGenerator
 from itertools import pairwise
 
-from api.answering.context import Ask
-from api.answering.prompt import Prompt, estimate_tokens
+from api.answering.context import AnswerContext
+from api.answering.events import Source
+from api.answering.prompt import Prompt
 from api.engines.client import Finish, Sampling
 from api.engines.pool import Opened
 from api.engines.queue import Permit
@@ -22,19 +23,20 @@ from api.errors import (
     PromptTooLong,
     RagError,
 )
-from api.http.schemas import Source, Usage
 from api.ledger.types import Hold
+from api.usage import NOTHING_USED, Usage, estimate_tokens
 
 LATE = "the answer took longer than API_DEADLINE_SECONDS"
-NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0)
 _NOTHING_MADE = (EngineOverloaded, EngineDown, EngineAuth, PromptTooLong)
 """The engine refused: there is nothing to pay for."""
 
 
-class Begun:
+class EngineCall:
     """An answer that the engine has begun, with what is held for it."""
 
-    def __init__(self, ask: Ask, permit: Permit, opened: Opened, prompt: Prompt, hold: Hold):
+    def __init__(
+        self, ask: AnswerContext, permit: Permit, opened: Opened, prompt: Prompt, hold: Hold
+    ):
         self.first: str | Finish = opened.first
         self.rest: AsyncGenerator[str | Finish] = opened.rest
         self.times: list[float] = []
@@ -86,7 +88,7 @@ class Begun:
             metrics.tokens.labels(direction, record.engine, record.model).inc(count)
 
 
-async def begin(ask: Ask, sources: list[Source]) -> Begun:
+async def begin(ask: AnswerContext, sources: list[Source]) -> EngineCall:
     """Wait for a place before the engine, and for its first piece.
 
     Raises what the engines raise, EngineOverloaded, BudgetExhausted, LedgerDown, DeadlineExceeded.
@@ -99,7 +101,7 @@ async def begin(ask: Ask, sources: list[Source]) -> Begun:
         raise
 
 
-async def _place(ask: Ask) -> Permit:
+async def _place(ask: AnswerContext) -> Permit:
     started = time.perf_counter()
     subject = ask.admitted.subject or ask.record.peer
     try:
@@ -112,7 +114,7 @@ async def _place(ask: Ask) -> Permit:
     return permit
 
 
-async def _open(ask: Ask, sources: list[Source], permit: Permit) -> Begun:
+async def _open(ask: AnswerContext, sources: list[Source], permit: Permit) -> EngineCall:
     """Begin the answer, with as many of the sources as the engine takes.
 
     A prompt that the engine finds too long is cut to half of its passages and sent again, as
@@ -148,10 +150,10 @@ async def _open(ask: Ask, sources: list[Source], permit: Permit) -> Begun:
         record.degraded.append("cut_prompt")
     record.engine, record.model = opened.engine.name, opened.engine.model
     record.note("first_token", ms_since(started))
-    return Begun(ask, permit, opened, prompt, hold)
+    return EngineCall(ask, permit, opened, prompt, hold)
 
 
-async def _first_piece(ask: Ask, prompt: Prompt, sampling: Sampling) -> Opened:
+async def _first_piece(ask: AnswerContext, prompt: Prompt, sampling: Sampling) -> Opened:
     return await ask.stages.engines.open(
         prompt.messages,
         sampling,
@@ -161,7 +163,7 @@ async def _first_piece(ask: Ask, prompt: Prompt, sampling: Sampling) -> Opened:
     )
 
 
-def _prompt(ask: Ask, sources: list[Source], sampling: Sampling) -> Prompt:
+def _prompt(ask: AnswerContext, sources: list[Source], sampling: Sampling) -> Prompt:
     started = time.perf_counter()
     stages, request = ask.stages, ask.request
     room = min(stages.context_tokens, stages.engines.context_tokens or stages.context_tokens)

@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from api.answering.context import Ask
+from api.answering.context import AnswerContext
+from api.answering.events import Done, Event
 from api.answering.prompt import PromptBuilder
-from api.http.schemas import Done, Event
 from api.settings.env import Settings, SettingsError
 
 MAX_FILE_BYTES = 100_000
@@ -61,7 +61,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     sticky: Literal["key", "conversation"]
     variants: tuple[Variant, ...]
 
-    def chosen(self, ask: Ask) -> Variant:
+    def chosen(self, ask: AnswerContext) -> Variant:
         """Return the variant of a question, the same for the same subject."""
         subject = _conversation(ask) if self.sticky == "conversation" else _caller(ask)
         return self.assigned(subject)
@@ -75,7 +75,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
                 break
         return variant
 
-    def applied(self, ask: Ask, variant: Variant) -> Ask:
+    def applied(self, ask: AnswerContext, variant: Variant) -> AnswerContext:
         """Return the question as the variant answers it; what the request says itself holds."""
         stages = msgspec.structs.replace(ask.stages, prompts=variant.prompts, **variant.changes)
         return msgspec.structs.replace(
@@ -87,12 +87,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _caller(ask: Ask) -> str:
+def _caller(ask: AnswerContext) -> str:
     caller = ask.admitted.caller
     return caller.key_id or f"{caller.tenant}/{ask.admitted.subject or ask.record.peer}"
 
 
-def _conversation(ask: Ask) -> str:
+def _conversation(ask: AnswerContext) -> str:
     said = [turn.content for turn in ask.request.history if turn.role == "user"]
     return (said or [ask.request.query])[0]
 
@@ -155,7 +155,7 @@ def _text(path: Path, max_bytes: int, where: str = VARIABLE) -> str:
         raise SettingsError(f"{where}: cannot read {str(path)!r} ({exc})") from exc
 
 
-async def told(events: AsyncGenerator[Event], ask: Ask) -> AsyncGenerator[Event]:
+async def with_variant(events: AsyncGenerator[Event], ask: AnswerContext) -> AsyncGenerator[Event]:
     """Yield the events; Done says which variant answered, whoever's answer it shares."""
     async with aclosing(events):
         async for event in events:

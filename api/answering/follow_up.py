@@ -14,13 +14,16 @@ from contextlib import aclosing
 import msgspec
 
 from api.admission.limits import Cost
-from api.answering.context import Ask
+from api.answering.context import AnswerContext
 from api.answering.engine_call import begin, ms_since
-from api.answering.prompt import Prompt, PromptBuilder, estimate_tokens, neutralise
+from api.answering.events import Done, Event, Source
+from api.answering.prompt import Prompt, PromptBuilder, neutralise
+from api.answering.request import AnswerRequest, Message
 from api.engines.client import Finish
 from api.errors import PromptTooLong, RagError
-from api.http.schemas import Done, Event, Inquiry, Message, Source, Usage
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
+from api.usage import Usage, estimate_tokens
+from retrieval.language.characters import UNPRINTABLE
 
 MAX_S = 10.0
 MAX_SHARE = 0.25
@@ -56,10 +59,9 @@ _POINTS_BACK = re.compile(
 )
 _WORD = re.compile(r"\w+")
 _LABEL = re.compile(r"^\W*(?:standalone|rewritten)?\s*question\s*:\s*", re.IGNORECASE)
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-def is_follow_up(request: Inquiry) -> bool:
+def is_follow_up(request: AnswerRequest) -> bool:
     """Whether a question may only be understood by its history, by its words alone."""
     if not request.history:
         return False
@@ -121,7 +123,7 @@ class _Paid(msgspec.Struct):
 
 
 async def condensed(
-    ask: Ask, then: Callable[[Ask], AsyncGenerator[Event]]
+    ask: AnswerContext, then: Callable[[AnswerContext], AsyncGenerator[Event]]
 ) -> AsyncGenerator[Event]:
     """Yield what `then` answers to the standalone question; Done tells both bills in one."""
     paid = _Paid()
@@ -136,12 +138,12 @@ async def condensed(
             yield paid.added_to(event, standalone) if isinstance(event, Done) else event
 
 
-async def _standalone(ask: Ask, paid: _Paid) -> str:
+async def _standalone(ask: AnswerContext, paid: _Paid) -> str:
     """Return the question made whole; empty where it stays as it is."""
     now = asyncio.get_running_loop().time()
     asking = msgspec.structs.replace(
         ask,
-        request=Inquiry(
+        request=AnswerRequest(
             query=ask.request.query,
             history=ask.request.history,
             max_tokens=MAX_TOKENS,
@@ -169,7 +171,7 @@ async def _standalone(ask: Ask, paid: _Paid) -> str:
     return standalone if standalone != ask.request.query else ""
 
 
-async def _ask_engine(ask: Ask, paid: _Paid) -> str:
+async def _ask_engine(ask: AnswerContext, paid: _Paid) -> str:
     """Return what the engine says, empty if it did not come to an end. Raises what `begin` does."""
     begun = await begin(ask, [])
     piece, pieces = begun.first, list[str]()
@@ -198,7 +200,7 @@ def _checked(text: str, said: Sequence[str]) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if not lines:
         return ""
-    question = _UNPRINTABLE.sub(" ", _LABEL.sub("", lines[0])).strip(" \"'*`")
+    question = UNPRINTABLE.sub(" ", _LABEL.sub("", lines[0])).strip(" \"'*`")
     words = [word.casefold() for word in _WORD.findall(question)]
     known = {word.casefold() for text in said for word in _WORD.findall(text)}
     n_new = sum(word not in known for word in words)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from api.answering.events import Source
+from api.answering.request import Message
 from api.errors import PromptTooLong
-from api.http.schemas import Message, Source
+from api.usage import estimate_tokens
 
 INSTRUCTIONS = """\
 You answer questions from numbered passages of the user's documents. \
@@ -97,8 +99,3 @@ def _fence(source: Source) -> str:
 def neutralise(text: str) -> str:
     """Return the text with a space inside everything that a template could take for a token."""
     return _CONTROL_TOKEN.sub(lambda match: match.group() + " ", text)
-
-
-def estimate_tokens(text: str) -> int:
-    """Estimate on the high side: English runs at four bytes and more a token."""
-    return len(text.encode()) // 3 + 1

@@ -3,24 +3,23 @@
 The one place where the answer path and the ledger meet; cached and shared answers never come here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from api.admission.caller import Caller
 from api.errors import BudgetExhausted, LedgerDown
-from api.http.schemas import Budget, BudgetScope, Usage
 from api.ledger import types as ledger_types
-from api.ledger.cost_breaker import BudgetWatch
 from api.ledger.ledger import Ledger
 from api.ledger.prices import Price, PriceError, PriceTable, load_prices
-from api.ledger.types import Hold, Scope, new_hold_id
+from api.ledger.types import Hold, LedgerScope, new_hold_id
 from api.settings.env import Settings, SettingsError
 from api.settings.groups import LedgerSettings
-from api.telemetry.metrics import Metrics, Record
+from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
+from api.usage import Usage
 
 HYPOTHETICAL = Price.of(0.0005, 0.0015)
 """EUR per 1,000 tokens of a small cloud model: what free local answers are counted at."""
@@ -28,10 +27,33 @@ LEASE_MARGIN_S = 30.0
 """Beyond the deadline of an answer: a hold that is still open then belongs to a dead process."""
 
 
+class BudgetScope(msgspec.Struct, frozen=True, kw_only=True):
+    """One budget in its current window."""
+
+    scope: str
+    window: str
+    limit_eur: float
+    spent_eur: float
+    reserved_eur: float
+    """Held for answers under way: their worst case, freed when they end."""
+    remaining_eur: float
+    state: Literal["closed", "open"]
+    reset_s: float
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """`open`: no engine is asked until the window ends; cached answers and search still serve."""
+
+    state: Literal["closed", "open"]
+    counted: Literal["shared", "here"]
+    """here: the ledger is down, and this process counts for itself."""
+    scopes: list[BudgetScope]
+
+
 class Spending(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     prices: PriceTable
-    common: Scope
+    common: LedgerScope
     """The budget that all answers share."""
     lease_s: float
     metrics: Metrics
@@ -68,9 +90,9 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
         """Nothing was made: the hold ends without a charge."""
         self.ledger.settle_soon(hold, 0)
 
-    def scopes(self, caller: Caller) -> list[Scope]:
+    def scopes(self, caller: Caller) -> list[LedgerScope]:
         own = [
-            Scope(f"key:{caller.key_id}", budget.micro_eur, budget.window)
+            LedgerScope(f"key:{caller.key_id}", budget.micro_eur, budget.window)
             for budget in caller.budgets
         ]
         return [self.common, *own]
@@ -128,59 +150,10 @@ def fail_mode(settings: Settings) -> str:
     return "closed" if is_paid else "open"
 
 
-def common_scope(settings: LedgerSettings) -> Scope:
-    return Scope("global", round(settings.cost_limit_eur * 1e6), settings.window_seconds)
+def common_scope(settings: LedgerSettings) -> LedgerScope:
+    return LedgerScope("global", round(settings.cost_limit_eur * 1e6), settings.window_seconds)
 
 
 def _told(exhausted: ledger_types.BudgetExhausted) -> str:
     owner = "common" if exhausted.scope == "global" else "key's"
     return f"the {owner} budget ({exhausted.period}) has no room for this answer"
-
-
-class _LedgerCollector(Collector):
-    """The common budget as it was last seen, read when Prometheus asks."""
-
-    def __init__(self, ledger: Ledger, watch: BudgetWatch) -> None:
-        self._ledger = ledger
-        self._watch = watch
-
-    def collect(self) -> Iterator[Metric]:
-        states = self._watch.states
-        for name, text, values in (
-            ("rag_circuit_breaker_cumulative_cost_eur", "Spent in this window",
-             [state.spent / 1e6 for state in states]),
-            ("rag_budget_reserved_eur", "Held for open answers",
-             [state.reserved / 1e6 for state in states]),
-            ("rag_budget_limit_eur", "What may be spent in a window",
-             [state.limit / 1e6 for state in states]),
-            ("rag_circuit_breaker_open", "1 while the budget has no room left",
-             [float(state.is_open) for state in states]),
-        ):  # fmt: skip
-            family = GaugeMetricFamily(name, text, labels=["scope"])
-            for state, value in zip(states, values, strict=True):
-                family.add_metric([state.scope], value)
-            yield family
-        settlements, book = self._ledger.settlements, self._ledger.book
-        yield GaugeMetricFamily(
-            "rag_ledger_open", "1 while money is counted in this process", self._ledger.is_open_mode
-        )
-        yield GaugeMetricFamily(
-            "rag_ledger_unfolded_eur", "Counted here, unknown to the ledger", book.unfolded / 1e6
-        )
-        for name, text, count in (
-            ("rag_ledger_dropped_settlements", "Charged whole, for want of a settlement",
-             settlements.dropped),
-            ("rag_budget_overshoots", "Answers charged above what was held for them",
-             settlements.overshoots),
-            ("rag_budget_soft_limit_reached", "Windows in which 80 % of a budget were spent",
-             self._ledger.breaker.n_soft),
-            ("rag_budget_exhausted", "Windows in which a budget ran out",
-             self._ledger.breaker.n_opened),
-        ):  # fmt: skip
-            counter = CounterMetricFamily(name, text)
-            counter.add_metric([], count)
-            yield counter
-
-
-def watch_ledger(metrics: Metrics, ledger: Ledger, watch: BudgetWatch) -> None:
-    metrics.registry.register(_LedgerCollector(ledger, watch))

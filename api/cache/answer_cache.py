@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from api.cache.entries import (
-    Asked,
+    CacheKey,
     Entry,
     decode_entry,
     encode_entry,
@@ -96,7 +96,7 @@ class AnswerCache:
         """Whether what the store held at the start has been loaded."""
         return self._replica is None or self._replica.is_synced
 
-    async def lookup_exact(self, asked: Asked, *, max_age_s: float | None = None) -> Hit | None:
+    async def lookup_exact(self, asked: CacheKey, *, max_age_s: float | None = None) -> Hit | None:
         """The answer to the same question, after the same history."""
         entry = None
         if asked.id in self._copy.residents or not self._copy.knows_all:
@@ -107,7 +107,7 @@ class AnswerCache:
         return None
 
     async def lookup_semantic(
-        self, asked: Asked, *, max_age_s: float | None = None, threshold: float = 0.0
+        self, asked: CacheKey, *, max_age_s: float | None = None, threshold: float = 0.0
     ) -> Hit | None:
         """The answer to the nearest question that nothing speaks against.
 
@@ -148,7 +148,7 @@ class AnswerCache:
             command = ("SET", entry_key(entry.id), encode_entry(entry), "PX", ttl_ms)
             self._copy.writer.submit(Write([command], Added(entry.id)))
 
-    def found_by_meaning(self, new: str) -> list[str]:
+    def semantic_ids_outside(self, new: str) -> list[str]:
         """Ids that the semantic layer knows, but in the generation `new`, lately used first."""
         residents = self._copy.residents
         return [

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from api.cache.admissible import normalise
-from api.cache.partition import SCHEMA_VERSION, moved
+from api.cache.partition import SCHEMA_VERSION, in_generation
 from retrieval.types import Float32Array
 
 PREFIX = "rag:cache:"
@@ -44,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return partition_of(self.id)
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class CacheKey(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A question as the cache sees it."""
 
     id: str
@@ -92,7 +92,7 @@ def partition_of(id: str) -> str:
 def moved_id(id: str, generation: str) -> str:
     """The same question's in another generation."""
     partition, _, question = id.partition(":")
-    return f"{moved(partition, generation)}:{question}"
+    return f"{in_generation(partition, generation)}:{question}"
 
 
 def entry_key(id: str) -> str:
@@ -100,7 +100,7 @@ def entry_key(id: str) -> str:
 
 
 def new_entry(
-    asked: Asked,
+    asked: CacheKey,
     *,
     answer: str,
     ttl_s: float = TTL_S,

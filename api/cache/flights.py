@@ -17,7 +17,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
-from api.cache.entries import Asked
+from api.cache.entries import CacheKey
 from api.cache.features import read_question
 from api.cache.semantic import SemanticIndex
 from api.cache.vetoes import veto
@@ -35,7 +35,7 @@ MAX_ATTEMPTS = 2
 class Flight(Generic[E]):
     """The events of one running answer so far, and how it ended."""
 
-    def __init__(self, asked: Asked, attempt: int) -> None:
+    def __init__(self, asked: CacheKey, attempt: int) -> None:
         self.asked = asked
         self.attempt = attempt
         self.events: list[E] = []
@@ -154,7 +154,7 @@ class Flights(Generic[E]):
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def follow(self, asked: Asked, start: Start[E], *, deadline: float | None) -> Seat[E] | None:
+    def follow(self, asked: CacheKey, start: Start[E], *, deadline: float | None) -> Seat[E] | None:
         """A seat in the flight of an equal question or a paraphrase, if there is one."""
         found = self._find(asked)
         if found is None:
@@ -165,7 +165,7 @@ class Flights(Generic[E]):
         seat.similarity = similarity
         return seat
 
-    def join(self, asked: Asked, start: Start[E], *, deadline: float | None = None) -> Seat[E]:
+    def join(self, asked: CacheKey, start: Start[E], *, deadline: float | None = None) -> Seat[E]:
         """A seat in a running flight or in a new one; registered before this returns.
 
         `start` makes the generator of the answer; it runs in a task of its own and not in the
@@ -235,7 +235,7 @@ class Flights(Generic[E]):
             flight.has_ended = True
             flight.tell()
 
-    def _find(self, asked: Asked) -> tuple[Flight[E], float] | None:
+    def _find(self, asked: CacheKey) -> tuple[Flight[E], float] | None:
         flight = self._by_id.get(asked.id)
         if flight is not None:
             return flight, 1.0

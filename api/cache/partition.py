@@ -18,7 +18,7 @@ _LASTING = 32
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
+class PartitionKey(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     """Who may see the answer; "public" when auth is off."""
     generation: str
@@ -35,8 +35,9 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     filters: Mapping[str, object] | None = None
 
 
-def partition_key(scope: Scope) -> str:
-    """Hex: 128 bits for all but the generation, then 64 for that, so that `moved` can change it.
+def partition_key(scope: PartitionKey) -> str:
+    """Hex: 128 bits for all but the generation, then 64 for that, so that
+    `in_generation` can change it.
 
     Raises ValueError without a tenant: such an answer belongs to nobody.
     """
@@ -52,7 +53,7 @@ def partition_key(scope: Scope) -> str:
     return lasting + _generation_key(scope.generation)
 
 
-def moved(partition: str, generation: str) -> str:
+def in_generation(partition: str, generation: str) -> str:
     """The partition that differs from this one in its generation alone."""
     return partition[:_LASTING] + _generation_key(generation)
 

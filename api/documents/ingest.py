@@ -22,7 +22,7 @@ from retrieval.index.sparse import Language
 from retrieval.library.jobs import File, Job, find_job, note_trouble, open_jobs, submit
 from retrieval.library.library import DocumentTaken, Library
 from retrieval.library.publishing import announce, has_changes, publish, require_whole, serving
-from retrieval.library.records import LIBRARY, Kept
+from retrieval.library.records import LIBRARY, DocumentRecord
 from retrieval.types import (
     Document,
     IndexBusy,
@@ -108,7 +108,7 @@ class Ingest:
             raise NotFound("no such document")
         self._changed.set()
 
-    async def document(self, doc_id: str, view: View) -> tuple[Kept, str, int]:
+    async def document(self, doc_id: str, view: View) -> tuple[DocumentRecord, str, int]:
         """(facts, text, change number up to which all is built). Raises NotFound."""
         found = await self._do(lambda library: library.document(doc_id, view))
         if found is None:
@@ -118,7 +118,7 @@ class Ingest:
 
     async def documents(
         self, view: View, *, limit: int, after: str, q: str
-    ) -> tuple[list[Kept], int]:
+    ) -> tuple[list[DocumentRecord], int]:
         found = await self._do(
             lambda library: library.documents(view, limit=limit, after=after, q=q)
         )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.errors import Loading, NoIndex
-from api.http.schemas import Check
+from api.health import Check
 from api.logs import logger
 from api.machine import available_cores, model_threads
 from api.settings.retrieval import RetrievalSettings

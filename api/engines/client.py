@@ -8,7 +8,6 @@ only if it carried a finish reason: engines may end an aborted one with `[DONE]`
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -26,10 +25,12 @@ from api.errors import (
     EngineSilent,
     RagError,
 )
-from api.http.schemas import Check, Usage
+from api.health import Check
+from api.telemetry.record import traceparent
+from api.usage import Usage
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long the engine may take, in seconds."""
 
     connect_s: float
@@ -82,8 +83,6 @@ class _Chunk(msgspec.Struct):
 _chunks = msgspec.json.Decoder(_Chunk)
 _encoder = msgspec.json.Encoder()
 
-traceparent: ContextVar[str] = ContextVar("traceparent", default="")
-"""Of the request being answered, sent along so that the engine's spans join its trace."""
 
 _CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 _ERROR_BODY_BYTES = 4096
@@ -102,7 +101,7 @@ class Engine:
         model: str,
         api_key: str = "",
         name: str = "",
-        limits: Limits,
+        limits: EngineLimits,
     ) -> None:
         self.name = name or kind
         self.model = model

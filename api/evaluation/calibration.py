@@ -15,9 +15,6 @@ from api.evaluation.intervals import Rate
 TARGET = 0.025
 GRID = tuple(round(0.70 + step / 200, 3) for step in range(60))
 
-SHIPPED = {"sentence-transformers/all-MiniLM-L6-v2": 0.92}
-"""Model id → threshold; a model that is not here has none until it is calibrated."""
-
 
 class Point(msgspec.Struct, frozen=True):
     threshold: float
@@ -40,11 +37,6 @@ class Calibration(msgspec.Struct, frozen=True):
         chosen = "none" if self.threshold is None else f"{self.threshold:.3f}"
         head = f"threshold {chosen} for at most {self.target:.3f} false hits (upper 95 % bound)"
         return "\n".join([head, "", *lines])
-
-
-def threshold_for(model_id: str, setting: float | None) -> float | None:
-    """What is set wins, else what this model was calibrated to; None: exact layer alone."""
-    return setting if setting is not None else SHIPPED.get(model_id)
 
 
 def calibrate_files(

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from api.answering.engine_call import NOTHING_USED
+from api.answering.events import CacheFacts, Event
+from api.answering.request import AnswerRequest
 from api.errors import (
     ErrorBody,
     ErrorDetail,
@@ -24,7 +25,7 @@ from api.errors import (
 )
 from api.http.body import describe
 from api.http.idempotency import Once
-from api.http.interrupt import ClientGone, Receive, leaves, run_until
+from api.http.interrupt import ClientGone, Receive, run_until, wait_for_disconnect
 from api.http.responses import (
     NO_HEADERS,
     Scope,
@@ -34,18 +35,12 @@ from api.http.responses import (
     send_error,
     send_json,
 )
-from api.http.schemas import (
-    CacheFacts,
-    Event,
-    Inquiry,
-    QueryRequest,
-    QueryResponse,
-    Request,
-    Usage,
-)
+from api.http.schemas import QueryRequest, QueryResponse, Request
 from api.http.wire import OwnWire
 from api.runtime.drain import Drain
-from api.telemetry.metrics import Metrics, Record
+from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
+from api.usage import NOTHING_USED, Usage
 
 MAX_QUERIES = 32
 MAX_ID = 64
@@ -81,15 +76,15 @@ class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-Judged = QueryRequest | Invalid
+Checked = QueryRequest | Invalid
 
 
-def judge(queries: Sequence[object]) -> list[Judged]:
+def judge(queries: Sequence[object]) -> list[Checked]:
     """Return each question, or what is wrong with it."""
     return [_judge(query) for query in queries]
 
 
-def _judge(query: object) -> Judged:
+def _judge(query: object) -> Checked:
     body = {"query": query} if isinstance(query, str) else query
     try:
         return msgspec.convert(body, QueryRequest)
@@ -100,16 +95,16 @@ def _judge(query: object) -> Judged:
 class Item:
     """One question of a batch, with those that are equal to it."""
 
-    def __init__(self, inquiry: Inquiry, record: Record) -> None:
+    def __init__(self, inquiry: AnswerRequest, record: Record) -> None:
         self.inquiry = inquiry
         self.record = record
         self.outcome: QueryResponse | BaseException | None = None
 
 
-Answering = Callable[[Inquiry, Record], AsyncGenerator[Event]]
+Answering = Callable[[AnswerRequest, Record], AsyncGenerator[Event]]
 
 
-class Together(ABC):
+class AnswerGroup(ABC):
     """Answers of one request that are made side by side."""
 
     def __init__(self, record: Record, metrics: Metrics) -> None:
@@ -167,10 +162,10 @@ class Together(ABC):
         """Return the results, once all questions have one."""
 
 
-class Batch(Together):
+class Batch(AnswerGroup):
     """The questions of one request, in their order."""
 
-    def __init__(self, judged: Sequence[Judged], record: Record, metrics: Metrics) -> None:
+    def __init__(self, judged: Sequence[Checked], record: Record, metrics: Metrics) -> None:
         super().__init__(record, metrics)
         self._slots: list[Item | Invalid] = []
         for n, question in enumerate(judged):
@@ -244,7 +239,7 @@ class BatchAnswer:
 
     def __init__(
         self,
-        batch: Together,
+        batch: AnswerGroup,
         once: Once,
         record: Record,
         drain: Drain,
@@ -264,7 +259,9 @@ class BatchAnswer:
             try:
                 with self._once as answered:
                     if answered is None:
-                        await run_until(self._work(), partial(leaves, receive), self._drain.over)
+                        await run_until(
+                            self._work(), partial(wait_for_disconnect, receive), self._drain.over
+                        )
                         body = msgspec.json.encode(self._batch.response())
                         self._once.keep(body)
                         await self._send(send, body)

@@ -1,6 +1,5 @@
 """Documents and jobs as they stand on the wire, with their bounds."""
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -8,8 +7,9 @@ import msgspec
 from msgspec import Meta
 
 from api.http.schemas import Request
+from retrieval.language.characters import UNPRINTABLE
 from retrieval.library.jobs import Job, JobDocument, State
-from retrieval.library.records import Kept, Origin
+from retrieval.library.records import DocumentRecord, Origin
 
 MOST_DOCUMENTS = 1_000
 """Of one JSON body."""
@@ -18,7 +18,6 @@ MOST_FILES = 100
 MOST_FIELDS = 64
 METADATA_BYTES = 16_384
 MOST_GROUPS = 32
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 DocId = Annotated[str, Meta(min_length=1, max_length=512)]
 Group = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -37,7 +36,7 @@ class DocumentIn(Request, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.id is not None:
             check_id(self.id)
-        if _UNPRINTABLE.search(self.title):
+        if UNPRINTABLE.search(self.title):
             raise ValueError("title: Expected `str` without control characters")
         if not self.text.strip() or "\0" in self.text:
             raise ValueError("text: Expected `str` that is not blank, without zero bytes")
@@ -97,7 +96,7 @@ class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """pending: no generation holds it as it is yet."""
 
     @classmethod
-    def of(cls, kept: Kept, built: int, **more: Any) -> Any:
+    def of(cls, kept: DocumentRecord, built: int, **more: Any) -> Any:
         return cls(
             doc_id=kept.doc_id,
             title=kept.title,
@@ -128,7 +127,7 @@ class DocumentDeleted(msgspec.Struct, frozen=True):
 
 def check_id(id: str) -> None:
     """Raises ValueError."""
-    if _UNPRINTABLE.search(id) or not id.strip():
+    if UNPRINTABLE.search(id) or not id.strip():
         raise ValueError("id: Expected `str` that is not blank, without control characters")
 
 

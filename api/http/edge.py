@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.logs import write_request
 from api.runtime.service import Service
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = {"/", "/page/{name:path}", "/health", "/health/ready", "/metrics"}

@@ -76,7 +76,7 @@ async def run_until(work: Awaitable[None], *ends: End) -> None:
         raise watch.reason
 
 
-async def leaves(receive: Receive) -> ClientGone:
+async def wait_for_disconnect(receive: Receive) -> ClientGone:
     while (await receive())["type"] != "http.disconnect":
         pass
     return ClientGone()

@@ -13,9 +13,9 @@ from contextlib import aclosing
 
 import msgspec
 
+from api.answering.events import Event, Token
 from api.errors import EngineFailed, Invalid, NotFound, ShuttingDown
 from api.http.interrupt import run_until
-from api.http.schemas import Event, Token
 from api.runtime.drain import Drain
 
 MAX_STREAMS = 128

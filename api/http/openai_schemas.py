@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from api.answering.conversation import Turn
+from api.answering.events import AnswerFacts, Source
 from api.citations.types import Citation
 from api.errors import Invalid
-from api.http.schemas import AnswerFacts, Filters, Source, TopK, check_filters
+from api.http.schemas import Filters, TopK, check_filters
 
 OWN_MODEL = "ragrelay"
 """Whichever engine is free."""

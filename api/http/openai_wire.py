@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from api import sse
+from api.answering.events import AnswerFacts, Done, Event, Source, Sources, Token
 from api.citations.types import Citation
 from api.errors import Invalid, NotFound, RagError, answer_for
 from api.http.openai_schemas import (
@@ -27,7 +28,7 @@ from api.http.openai_schemas import (
     OpenAIError,
     OpenAIErrorDetail,
 )
-from api.http.schemas import AnswerFacts, Done, Event, QueryResponse, Source, Sources, Token
+from api.http.schemas import QueryResponse
 
 DONE = b"data: [DONE]\n\n"
 

@@ -16,14 +16,22 @@ from typing import Any
 import msgspec
 
 from api import sse
+from api.answering.events import Done, Event, Source, Sources, Token
 from api.citations.types import Citation
 from api.errors import RagError, ShuttingDown, answer_for, retry_after
-from api.http.interrupt import CLOSE_S, WATCH_AFTER_S, ClientGone, Receive, leaves, run_until
-from api.http.schemas import Done, Event, QueryResponse, Source, Sources, Token
+from api.http.interrupt import (
+    CLOSE_S,
+    WATCH_AFTER_S,
+    ClientGone,
+    Receive,
+    run_until,
+    wait_for_disconnect,
+)
+from api.http.schemas import QueryResponse
 from api.http.wire import OwnWire, Wire
 from api.logs import logger
 from api.runtime.drain import Drain
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
 
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -104,7 +112,7 @@ class PlainAnswer:
 
         with self._drain.answering():
             try:
-                await run_until(work(), partial(leaves, receive), self._drain.over)
+                await run_until(work(), partial(wait_for_disconnect, receive), self._drain.over)
             except ClientGone:
                 self._record.outcome = "client_gone"
             except Exception as error:
@@ -148,7 +156,7 @@ class StreamedAnswer:
         self._send = send
         # Straight to the server: nothing on the way looks at the body, and each layer costs.
         self._send_body = scope.get("state", {}).get("send", send)
-        ends = (partial(leaves, receive), self._drain.over, self._fill_silence)
+        ends = (partial(wait_for_disconnect, receive), self._drain.over, self._fill_silence)
         with self._drain.answering():
             try:
                 await run_until(self._relay(), *ends)

@@ -7,8 +7,9 @@ routes have their own in `openai_wire.py`.
 from typing import Protocol
 
 from api import sse
+from api.answering.events import Event
 from api.errors import ErrorBody, answer_for
-from api.http.schemas import Event, QueryResponse
+from api.http.schemas import QueryResponse
 
 
 class Wire(Protocol):

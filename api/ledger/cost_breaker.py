@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from api.ledger.types import Counts, LedgerDown, Scope, ScopeState, Window
+from api.ledger.types import Counts, LedgerDown, LedgerScope, ScopeState, Window
 from api.logs import logger
 
 SOFT_SHARE = 0.8
@@ -47,7 +47,7 @@ class CostBreaker:
         while len(self._last) > self._max_scopes:
             self._last.popitem(last=False)
 
-    def latest(self, scope: Scope) -> ScopeState:
+    def latest(self, scope: LedgerScope) -> ScopeState:
         """The last state that was seen, or the empty one of the window that follows it."""
         last = self._last.get((scope.name, scope.label))
         if last is None:
@@ -77,7 +77,7 @@ class Reporting(Protocol):
 
     @property
     def breaker(self) -> CostBreaker: ...
-    async def state(self, scopes: Sequence[Scope]) -> list[ScopeState]: ...
+    async def state(self, scopes: Sequence[LedgerScope]) -> list[ScopeState]: ...
     async def evicts(self) -> bool: ...
 
 
@@ -90,7 +90,7 @@ class BudgetWatch:
     def __init__(
         self,
         ledger: Reporting,
-        scopes: Sequence[Scope],
+        scopes: Sequence[LedgerScope],
         *,
         every_s: float = WATCH_S,
     ) -> None:

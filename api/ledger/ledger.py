@@ -24,7 +24,7 @@ from api.ledger.types import (
     Counts,
     Hold,
     LedgerDown,
-    Scope,
+    LedgerScope,
     ScopeState,
     Settled,
     Settlement,
@@ -78,7 +78,7 @@ class Ledger:
         await self.settlements.close(deadline_s)
 
     async def reserve(
-        self, hold_id: str, scopes: Sequence[Scope], amount: int, lease_s: float
+        self, hold_id: str, scopes: Sequence[LedgerScope], amount: int, lease_s: float
     ) -> Hold:
         """Put `amount` aside in every scope, or in none.
 
@@ -121,7 +121,7 @@ class Ledger:
         """Free a hold with which nothing was asked of the engine."""
         return await self.settle(hold, 0)
 
-    async def state(self, scopes: Sequence[Scope]) -> list[ScopeState]:
+    async def state(self, scopes: Sequence[LedgerScope]) -> list[ScopeState]:
         """The budgets as they stand, of this process alone in open mode. Raises LedgerDown."""
         try:
             reply = await self._store.state(scopes)
@@ -132,7 +132,7 @@ class Ledger:
         return self._note(scopes, counts_of(reply.rows), reply.now_ms)
 
     def _held(
-        self, reply: ReserveReply, hold_id: str, scopes: Sequence[Scope], amount: int
+        self, reply: ReserveReply, hold_id: str, scopes: Sequence[LedgerScope], amount: int
     ) -> Hold:
         if reply.how == "known":
             raise ValueError(f"hold {hold_id} is there already. This is a bug.")
@@ -146,7 +146,7 @@ class Ledger:
         return Hold(hold_id, amount, windows, reply.lease_ends_ms + MARK_MS)
 
     def _reserve_locally(
-        self, hold_id: str, scopes: Sequence[Scope], amount: int, lease_s: float
+        self, hold_id: str, scopes: Sequence[LedgerScope], amount: int, lease_s: float
     ) -> Hold:
         try:
             return self.book.reserve(hold_id, scopes, amount, lease_s)
@@ -158,7 +158,7 @@ class Ledger:
         self.settlements.add(Settlement(hold_id, 0, 0, ()))
 
     def _note(
-        self, scopes: Sequence[Scope], counts: Sequence[Counts], now_ms: int
+        self, scopes: Sequence[LedgerScope], counts: Sequence[Counts], now_ms: int
     ) -> list[ScopeState]:
         self.book.note(counts)
         return self._observe(
@@ -173,7 +173,7 @@ class Ledger:
         return states
 
 
-def _check(hold_id: str, scopes: Sequence[Scope], amount: int, lease_s: float) -> None:
+def _check(hold_id: str, scopes: Sequence[LedgerScope], amount: int, lease_s: float) -> None:
     if not HOLD_ID.fullmatch(hold_id):
         raise ValueError(f"hold id is not {HOLD_ID.pattern}. This is a bug.")
     if not 1 <= len(scopes) <= MAX_SCOPES:

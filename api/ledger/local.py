@@ -18,7 +18,7 @@ from api.ledger.types import (
     Counts,
     Hold,
     LedgerDown,
-    Scope,
+    LedgerScope,
     ScopeState,
     Settled,
     Settlement,
@@ -73,7 +73,9 @@ class Book:
         for entry in counts:
             self._page(entry.window).known = entry.spent
 
-    def reserve(self, hold_id: str, scopes: Sequence[Scope], amount: int, lease_s: float) -> Hold:
+    def reserve(
+        self, hold_id: str, scopes: Sequence[LedgerScope], amount: int, lease_s: float
+    ) -> Hold:
         """Raises BudgetExhausted; LedgerDown when the book is full."""
         now = self._clock()
         self._end_leases(now)
@@ -106,7 +108,7 @@ class Book:
             self._charged[hold.windows] = self._charged.get(hold.windows, 0) + actual
         return Settled("held", max(0, actual - hold.amount))
 
-    def states(self, scopes: Sequence[Scope]) -> list[ScopeState]:
+    def states(self, scopes: Sequence[LedgerScope]) -> list[ScopeState]:
         now = self._clock()
         self._end_leases(now)
         return [ScopeState.of(scope, self._counts(Window.at(scope, now)), now) for scope in scopes]
@@ -131,7 +133,7 @@ class Book:
                 page.spent -= fold.actual
         self._folding = []
 
-    def _wait_s(self, scope: Scope, window: Window, amount: int, now: float) -> float:
+    def _wait_s(self, scope: LedgerScope, window: Window, amount: int, now: float) -> float:
         """Seconds until the amount may fit; 0 if it does."""
         page = self._page(window)
         asked = max(1, amount)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from api.ledger.scripts import KEYS, RESERVE, SETTLE, STATE, TwoForms
-from api.ledger.types import Counts, LedgerDown, Scope, Settled, Settlement, Window
+from api.ledger.types import Counts, LedgerDown, LedgerScope, Settled, Settlement, Window
 from api.logs import logger
 from api.stores.calls import RedisCalls, StoreDown, StoreRefused
 
@@ -49,7 +49,7 @@ class LedgerStore:
         self._takes_flags = True
 
     async def reserve(
-        self, hold_id: str, scopes: Sequence[Scope], amount: int, lease_s: float
+        self, hold_id: str, scopes: Sequence[LedgerScope], amount: int, lease_s: float
     ) -> ReserveReply:
         args = [hold_id, amount, round(lease_s * 1000)]
         for scope in scopes:
@@ -64,7 +64,7 @@ class LedgerStore:
             args += windows
         return _settle_reply.decode(await self._run(SETTLE, args))
 
-    async def state(self, scopes: Sequence[Scope]) -> StateReply:
+    async def state(self, scopes: Sequence[LedgerScope]) -> StateReply:
         args = [part for scope in scopes for part in (scope.name, scope.period)]
         return _state_reply.decode(await self._run(STATE, args))
 

@@ -48,7 +48,7 @@ class BudgetExhausted(Exception):
         """Until the window ends, or shorter where open holds alone are in the way."""
 
 
-class Scope(msgspec.Struct, frozen=True):
+class LedgerScope(msgspec.Struct, frozen=True):
     """A budget: who may spend how much in each window of a period."""
 
     name: str
@@ -94,7 +94,7 @@ class Window(msgspec.Struct, frozen=True):
         return cls(scope, period, int(starts_at), int(ends_at))
 
     @classmethod
-    def at(cls, scope: Scope, now_s: float) -> "Window":
+    def at(cls, scope: LedgerScope, now_s: float) -> "Window":
         """The window of a scope at a time, as the scripts find it."""
         if scope.period == "month":
             day = datetime.fromtimestamp(now_s, UTC)
@@ -135,7 +135,7 @@ class ScopeState(msgspec.Struct, frozen=True, kw_only=True):
     reset_s: float
 
     @classmethod
-    def of(cls, scope: Scope, counts: Counts, now_s: float) -> "ScopeState":
+    def of(cls, scope: LedgerScope, counts: Counts, now_s: float) -> "ScopeState":
         window = counts.window
         return cls(
             scope=scope.name,

@@ -11,8 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.admission.caller import Caller
+from api.answering.events import Done, Event
 from api.errors import DatabaseDown, RagError, answer_for
-from api.http.schemas import Check, Done, Event, FeedbackRequest
+from api.health import Check
+from api.http.schemas import FeedbackRequest
 from api.log import retention as forgetting
 from api.log.database import Database
 from api.log.retention import Forgotten
@@ -21,7 +23,8 @@ from api.log.tables import ANSWERS
 from api.log.writer import Writer
 from api.logs import logger
 from api.settings.log import DatabaseSettings
-from api.telemetry.metrics import Metrics, Record
+from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
 
 DRAIN_S = 3.0
 RETENTION_EVERY_S = 3600.0

@@ -13,9 +13,10 @@ import msgspec
 from sqlalchemy import Table
 
 from api.admission.caller import PUBLIC, Caller
-from api.http.schemas import Event, FeedbackRequest, Token
+from api.answering.events import Event, Token
+from api.http.schemas import FeedbackRequest
 from api.log.tables import ANSWERS, FEEDBACK, ID_STEPS
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
 
 MAX_QUESTION = 8_000
 MAX_ANSWER = 32_000

@@ -9,13 +9,13 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from api.engines.pool import Engines
-from api.http.schemas import Check
+from api.health import Check
 from api.telemetry.metrics import Metrics
 
 CHECK_INTERVAL_S = 5.0
 
 
-class Neighbours:
+class Checks:
     """`stores` by role."""
 
     def __init__(self, engines: Engines, stores: Mapping[str, Any], metrics: Metrics) -> None:

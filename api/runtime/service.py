@@ -13,15 +13,18 @@ from typing import Any
 import aiohttp
 
 from api.admission.door import Door
-from api.answering.cache_request import Caching, Served
-from api.answering.carry_over import Carrying
+from api.answering.cache_request import CachedAnswers, Served
+from api.answering.carry_over import CarryOver
 from api.answering.context import Stages
+from api.answering.events import Event
 from api.answering.experiments import load_experiment
 from api.answering.prompt import PromptBuilder
-from api.answering.spending import Spending, watch_ledger
+from api.answering.spending import Spending
 from api.cache.answer_cache import AnswerCache
 from api.cache.flights import Flights
+from api.cache.metrics import watch_cache
 from api.cache.store import Store
+from api.cache.thresholds import threshold_for
 from api.cache.verifier import load_verifier
 from api.citations.verifier import CitationVerifier, load_citation_verifier
 from api.documents.ingest import Ingest
@@ -30,19 +33,20 @@ from api.embedded.children import Embedded, run_embedded
 from api.engines.client import engine_session
 from api.engines.pool import Engines
 from api.errors import ShuttingDown
-from api.evaluation.calibration import threshold_for
-from api.http.schemas import Check, Event, Health, Status
+from api.health import Check, Health, Status
 from api.ledger.cost_breaker import BudgetWatch
+from api.ledger.metrics import watch_ledger
 from api.log.query_log import QueryLog, open_log
 from api.logs import logger
 from api.machine import available_cores, model_threads
-from api.runtime.checks import Neighbours
+from api.runtime.checks import Checks
 from api.runtime.drain import Drain
-from api.runtime.wiring import connect, open_door, open_engines, open_queue, open_spending
+from api.runtime.wiring import open_door, open_engines, open_queue, open_spending
 from api.settings.env import Settings
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
-from api.telemetry.metrics import Metrics, watch_cache
+from api.stores.connect import connect
+from api.telemetry.metrics import Metrics
 from api.telemetry.tracing import Tracer, open_tracer
 
 ENGINE_START_S = 120.0
@@ -81,7 +85,7 @@ class Service:
         self.embedded: Embedded | None = None
         self.session: aiohttp.ClientSession
         self.engines: Engines
-        self.neighbours: Neighbours
+        self.neighbours: Checks
         self.door: Door
         self.spending: Spending
         self.queue = open_queue(settings)
@@ -117,7 +121,7 @@ class Service:
             stores = {role: connect(url) for role, url in self._store_urls().items()}
             for store in stores.values():
                 stack.push_async_callback(store.aclose)
-            self.neighbours = Neighbours(self.engines, stores, self.metrics)
+            self.neighbours = Checks(self.engines, stores, self.metrics)
             await self._open_money(stack, stores["ledger"])
             stack.callback(self.loader.close)
             stack.push_async_callback(self.ingest.close)
@@ -163,7 +167,7 @@ class Service:
         watch = BudgetWatch(ledger, [self.spending.common])
         watch.start()
         stack.push_async_callback(watch.close)
-        watch_ledger(self.metrics, ledger, watch)
+        watch_ledger(self.metrics.registry, ledger, watch)
 
     async def _open_cache(self, stack: AsyncExitStack, store: Any) -> None:
         settings = self.settings.cache
@@ -190,20 +194,20 @@ class Service:
         stack.push_async_callback(self.cache.close)
         self.flights = Flights(threshold=threshold, may_share=self.cache.may_share)
         stack.push_async_callback(self.flights.close)
-        carrying = Carrying(
+        carrying = CarryOver(
             self.cache, lambda: (self.loader.retriever(), self.loader.shares_embedder)
         )
         stack.push_async_callback(carrying.close)
         self.loader.on_swap = carrying.swapped
         self.loader.on_hide.append(self.flights.part)
-        watch_cache(self.metrics, self.cache, self.flights)
+        watch_cache(self.metrics.registry, self.cache, self.flights)
 
-    def caching(self) -> Caching | None:
+    def caching(self) -> CachedAnswers | None:
         """Return the cache with what it needs; None where it is off."""
         if self.cache is None or self.flights is None:
             return None
         retrieval, citations = self.settings.retrieval, self.settings.citations
-        return Caching(
+        return CachedAnswers(
             cache=self.cache,
             flights=self.flights,
             embedder=self.loader.cache_embedder,

@@ -1,12 +1,8 @@
 """From settings to parts: engines, stores, door, ledger. Opens connections when first used."""
 
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from api.admission.caller import Limit
 from api.admission.door import NO_LIMITS, Door, Rules
@@ -14,8 +10,7 @@ from api.admission.limits import Limits
 from api.answering.spending import LEASE_MARGIN_S, Spending, common_scope, fail_mode, price_table
 from api.embedded.children import Embedded
 from api.embedded.llama import SLOTS
-from api.engines.client import Engine
-from api.engines.client import Limits as EngineLimits
+from api.engines.client import Engine, EngineLimits
 from api.engines.pool import Engines
 from api.engines.queue import EngineQueue
 from api.ledger.ledger import Ledger
@@ -24,28 +19,8 @@ from api.settings.groups import LimitSettings
 from api.stores.calls import RedisCalls
 from api.telemetry.metrics import Metrics
 
-REDIS_TIMEOUT_S = 1.0
-"""The client's own limit, by the clock; calls are given up before, by `redis_calls`."""
-CONNECTIONS = 32
 CONCURRENT = 64
 """Answers at a time on an engine that batches: half of what TGI takes before it refuses."""
-
-
-def connect(url: str) -> Any:
-    """Return a redis client without retries.
-
-    Its pool waits for a connection: redis-py's own refuses beyond its hundredth, which would look
-    like a server that is down.
-    """
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS,
-        timeout=REDIS_TIMEOUT_S,
-        socket_timeout=REDIS_TIMEOUT_S,
-        socket_connect_timeout=REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),  # else one call may take several timeouts
-    )
-    return redis.Redis.from_pool(pool)
 
 
 def open_engines(

@@ -7,10 +7,9 @@ after its 200 is not a success.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,11 +19,8 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from api.cache.answer_cache import AnswerCache
-from api.cache.flights import Flights
+from api.telemetry.record import Record
 
 LATENCY_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 30, 60, 120, 300,
@@ -34,74 +30,6 @@ STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *LATENCY_BUCKETS)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 LAG_INTERVAL_S = 0.5
-RETRIEVAL_STAGES_BACKWARDS = (("rerank",), ("fuse",), ("dense", "sparse"), ("embed",))
-
-
-class Record(msgspec.Struct):
-    """What is noted about one request on its way; `logs` and `Metrics` read it at the end."""
-
-    request_id: str
-    started: float
-    """time.monotonic() at the first byte of the request."""
-    endpoint: str = "unmatched"
-    status: int = 0
-    outcome: str = ""
-    """Empty until known; then a value of the outcome label."""
-    error: str = ""
-    stages_ms: dict[str, float] = {}
-    engine: str = ""
-    model: str = ""
-    degraded: list[str] = []
-    """What had to be left out of the answer."""
-    cache: str = "none"
-    """How the cache took part: none, exact, semantic, coalesced."""
-    answers: bool = False
-    """The request was answered through the engine path and belongs in the latency histogram."""
-    peer: str = ""
-    """The address of the connection."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_eur: float = 0.0
-    headers: list[tuple[bytes, bytes]] = []
-    """Added to the response: what is left of the caller's limits."""
-    shared_from: str = ""
-    """The request whose answer this one shared while it was made."""
-    generation: str = ""
-    """Of the index that it was answered from."""
-    passage_ids: Sequence[str] = ()
-    prompt_version: str = ""
-    """Where it is not the common one."""
-    experiment: str = ""
-    variant: str = ""
-    question: str = ""
-    """With LOG_TEXT on alone, as is the answer."""
-    answer: str = ""
-    trace: Any = None
-    """The open span, where tracing is on."""
-    trace_id: str = ""
-    spans: dict[str, tuple[int, float]] = {}
-    """By stage, where traced: its end in ns of the wall clock, its length in ms."""
-
-    def note(self, stage: str, ms: float) -> None:
-        """Note a stage that ends now."""
-        self.stages_ms[stage] = ms
-        if self.trace is not None:
-            self.spans[stage] = (time.time_ns(), ms)
-
-    def note_retrieval(self, latency_ms: Mapping[str, float]) -> None:
-        """Note the stages of a retrieval that ends now; dense and sparse ran side by side."""
-        self.stages_ms = {**latency_ms, **self.stages_ms}
-        if self.trace is None:
-            return
-        ended_ns = time.time_ns()
-        for together in RETRIEVAL_STAGES_BACKWARDS:
-            ran = [stage for stage in together if stage in latency_ms]
-            for stage in ran:
-                self.spans.setdefault(stage, (ended_ns, latency_ms[stage]))
-            ended_ns -= int(max((latency_ms[stage] for stage in ran), default=0.0) * 1e6)
-
-    def elapsed_ms(self) -> float:
-        return (time.monotonic() - self.started) * 1000
 
 
 class Metrics:
@@ -205,33 +133,3 @@ class Metrics:
             due = time.monotonic() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
             self.loop_lag.observe(max(0.0, time.monotonic() - due))
-
-
-class _CacheCollector(Collector):
-    """What the cache counts itself, read when Prometheus asks."""
-
-    def __init__(self, cache: AnswerCache, flights: Flights[Any]) -> None:
-        self._cache = cache
-        self._flights = flights
-
-    def collect(self) -> Iterator[Metric]:
-        stats = self._cache.stats()
-        for name, text, label, counts in (
-            ("rag_cache_hits", "Questions answered from the cache", "kind",
-             {**stats.hits, "coalesced": self._flights.coalesced}),
-            ("rag_cache_misses", "Lookups that found nothing", "kind", stats.misses),
-            ("rag_cache_vetoes", "Near questions that were refused", "reason", stats.vetoes),
-        ):  # fmt: skip
-            family = CounterMetricFamily(name, text, labels=[label])
-            for value, count in counts.items():
-                family.add_metric([value], count)
-            yield family
-        dropped = CounterMetricFamily("rag_cache_dropped_writes", "Entries Redis never got")
-        dropped.add_metric([], stats.dropped_writes)
-        yield dropped
-        yield GaugeMetricFamily("rag_cache_size", "Entries known here", stats.entries)
-        yield GaugeMetricFamily("rag_cache_bytes", "Memory of entries here", stats.size_bytes)
-
-
-def watch_cache(metrics: Metrics, cache: AnswerCache, flights: Flights[Any]) -> None:
-    metrics.registry.register(_CacheCollector(cache, flights))

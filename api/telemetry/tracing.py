@@ -8,10 +8,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from api.engines.client import traceparent
 from api.settings.env import SettingsError
 from api.settings.groups import TelemetrySettings
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record, traceparent
 
 RECENT = 10_000
 CLOSE_MS = 2000

@@ -15,7 +15,15 @@ import msgspec
 from retrieval.index.filters import View
 from retrieval.index.tombstones import bury
 from retrieval.library.library import DocumentTaken, Library
-from retrieval.library.records import Kept, as_json, find, may_change, next_seq, owner_of, put
+from retrieval.library.records import (
+    DocumentRecord,
+    as_json,
+    find,
+    may_change,
+    next_seq,
+    owner_of,
+    put,
+)
 from retrieval.types import Document, QueueFull
 
 KEEP_S = 24 * 3600.0
@@ -247,16 +255,16 @@ def _forget_old(db: sqlite3.Connection) -> None:
     )
 
 
-def _require_own(kept: Kept | None, view: View) -> None:
+def _require_own(kept: DocumentRecord | None, view: View) -> None:
     if not _is_own(kept, view):
         raise DocumentTaken("an id of these documents is taken")
 
 
-def _is_own(kept: Kept | None, view: View) -> bool:
+def _is_own(kept: DocumentRecord | None, view: View) -> bool:
     return kept is None or may_change(view, kept)
 
 
-def _is_narrowed(kept: Kept | None, document: Document) -> bool:
+def _is_narrowed(kept: DocumentRecord | None, document: Document) -> bool:
     """Whether someone who may see what is kept may not see what comes."""
     if kept is None or not document.acl:
         return False

@@ -16,7 +16,7 @@ from retrieval.index.filters import View
 from retrieval.index.tombstones import bury
 from retrieval.library.records import (
     FACTS,
-    Kept,
+    DocumentRecord,
     as_json,
     connect,
     document_of,
@@ -139,7 +139,7 @@ class Library:
                 bury(self.index_dir, [doc_id], seq)
         return True
 
-    def document(self, doc_id: str, view: View) -> tuple[Kept, str] | None:
+    def document(self, doc_id: str, view: View) -> tuple[DocumentRecord, str] | None:
         """One document with its text; None where the view shows none."""
         with self.look() as db:
             row = db.execute(
@@ -150,7 +150,9 @@ class Library:
         kept = kept_of(row[:-1])
         return (kept, row[-1]) if sees(view, kept) else None
 
-    def documents(self, view: View, *, limit: int, after: str = "", q: str = "") -> list[Kept]:
+    def documents(
+        self, view: View, *, limit: int, after: str = "", q: str = ""
+    ) -> list[DocumentRecord]:
         """Up to `limit` documents that the view shows, by id, behind `after`.
 
         `q` is looked for in id and title, without regard to the case of ASCII letters.

@@ -45,7 +45,7 @@ Origin = Literal["paths", "api"]
 Status = Literal["added", "updated", "unchanged"]
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one document, less its text."""
 
     doc_id: str
@@ -96,7 +96,7 @@ def next_seq(db: sqlite3.Connection) -> int:
     return seq
 
 
-def find(db: sqlite3.Connection, doc_id: str) -> Kept | None:
+def find(db: sqlite3.Connection, doc_id: str) -> DocumentRecord | None:
     row = db.execute(f"SELECT {FACTS} FROM documents WHERE doc_id = ?", (doc_id,)).fetchone()
     return None if row is None else kept_of(row)
 
@@ -141,11 +141,11 @@ def owner_of(view: View) -> str:
     return view.tenant or PUBLIC
 
 
-def sees(view: View, kept: Kept) -> bool:
+def sees(view: View, kept: DocumentRecord) -> bool:
     return view.admits(kept.tenant, kept.acl, kept.metadata)
 
 
-def may_change(view: View, kept: Kept) -> bool:
+def may_change(view: View, kept: DocumentRecord) -> bool:
     return kept.tenant == owner_of(view) and sees(view, kept)
 
 
@@ -178,11 +178,11 @@ def document_of(row: tuple[str, str, str, str, str, str]) -> Document:
     )
 
 
-def kept_of(row: tuple[object, ...]) -> Kept:
-    facts = dict(zip(Kept.__struct_fields__, row, strict=True))
+def kept_of(row: tuple[object, ...]) -> DocumentRecord:
+    facts = dict(zip(DocumentRecord.__struct_fields__, row, strict=True))
     facts["metadata"] = msgspec.json.decode(str(facts["metadata"]))
     facts["acl"] = msgspec.json.decode(str(facts["acl"]), type=tuple[str, ...])
-    return msgspec.convert(facts, Kept)
+    return msgspec.convert(facts, DocumentRecord)
 
 
 def as_json(value: object) -> str:

@@ -4,7 +4,6 @@ A file is read under a name of ours in a folder of its own, so no name of a stra
 the disk; its own name becomes the document's id.
 """
 
-import re
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from retrieval.language.characters import UNPRINTABLE
 from retrieval.library.jobs import Waiting, file_read, find_job, next_file
 from retrieval.library.library import Library
 from retrieval.reading.documents import MOST_REASONS, Skipped, read_documents
@@ -23,7 +23,7 @@ MOST_DOCUMENTS = 10_000
 MOST_CHARS = 64 * 1024 * 1024
 """Of the documents of one file: a packed one may hold a hundred times its size."""
 LONGEST_ID = 512
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 _STEM = "upload"
 
 
@@ -70,7 +70,7 @@ def _read(waiting: Waiting, room: int) -> tuple[list[Document], list[str]]:
 
 
 def _is_id(doc_id: str) -> bool:
-    return len(doc_id) <= LONGEST_ID and bool(doc_id.strip()) and not _CONTROL.search(doc_id)
+    return len(doc_id) <= LONGEST_ID and bool(doc_id.strip()) and not UNPRINTABLE.search(doc_id)
 
 
 def _named(document: Document, waiting: Waiting, suffix: str) -> Document:

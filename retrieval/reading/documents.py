@@ -20,7 +20,7 @@ from retrieval.reading.markdown import first_heading
 from retrieval.reading.parsing.clean import one_line
 from retrieval.reading.parsing.pool import ParserPool
 from retrieval.reading.parsing.restructured import to_markdown
-from retrieval.reading.parsing.wire import Limits, Parsed
+from retrieval.reading.parsing.wire import Parsed, ParseLimits
 from retrieval.types import Document
 
 AHEAD = 4
@@ -44,7 +44,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def read_documents(
-    paths: Iterable[str | Path], *, limits: Limits | None = None
+    paths: Iterable[str | Path], *, limits: ParseLimits | None = None
 ) -> Iterator[Document | Skipped]:
     """All documents under the paths; a file's doc_id is its path below the path that was named."""
     seen: set[str] = set()

@@ -9,7 +9,7 @@ from api.admission.caller import ALL_SCOPES, PUBLIC, SETTINGS_KEY, KeyBudget, Li
 from api.admission.door import Door, Rules
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec, new_api_key
-from api.admission.limits import LOOK, Cost
+from api.admission.limits import NO_COST, Cost
 from api.admission.refusals import RateLimited, TooManyFailures
 from api.admission.trip import TAG
 from api.errors import Unauthorized
@@ -304,7 +304,7 @@ def test_door_unlimited_class_costs_no_trip_but_for_keys_of_the_store(server: Se
 def test_door_batch_is_counted_by_its_questions(server: Server) -> None:
     async def scenario() -> None:
         async with opened(server, Rules(limits={"batch": Limit(20)}), api_key=None) as (door, _):
-            admitted = await door.admit({}, PEER, "batch", LOOK)
+            admitted = await door.admit({}, PEER, "batch", NO_COST)
             assert admitted.allowance.remaining == 20
             charged = await door.charge(admitted, Cost(requests=12))
             assert (charged.allowance.remaining, charged.cost.requests) == (8, 12)

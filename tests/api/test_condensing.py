@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from api.answering.follow_up import is_follow_up
+from api.answering.request import AnswerRequest, Message
 from api.http.edge import Edge
-from api.http.schemas import Inquiry, Message
 from tests.fake_engine import DONE, Exchange, FakeEngine, Script, delta, event, saying, sending
 from tests.harness import Client, Stream, eventually, frames, live, settings_for
 
@@ -38,8 +38,8 @@ def turns(*texts: str) -> list[Message]:
     ],
 )
 def test_follow_up_leans_on_what_was_said(query: str) -> None:
-    assert is_follow_up(Inquiry(query=query, history=turns("x")))
-    assert not is_follow_up(Inquiry(query=query))
+    assert is_follow_up(AnswerRequest(query=query, history=turns("x")))
+    assert not is_follow_up(AnswerRequest(query=query))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_follow_up_leans_on_what_was_said(query: str) -> None:
     ],
 )
 def test_question_that_stands_alone_is_no_follow_up(query: str) -> None:
-    assert not is_follow_up(Inquiry(query=query, history=turns("x")))
+    assert not is_follow_up(AnswerRequest(query=query, history=turns("x")))
 
 
 def is_condensing(exchange: Exchange) -> bool:

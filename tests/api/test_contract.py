@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from api.engines.client import Engine, Finish, Limits, Sampling, engine_session
+from api.engines.client import Engine, EngineLimits, Finish, Sampling, engine_session
 from api.errors import PromptTooLong
 from tests.dialects import DIALECTS, MODEL
 from tests.fake_engine import Exchange, FakeEngine
 from tests.harness import eventually
 from tests.ports import free_port
 
-LIMITS = Limits(connect_s=3, first_token_s=120, token_s=60)
+LIMITS = EngineLimits(connect_s=3, first_token_s=120, token_s=60)
 HELLO = [{"role": "user", "content": "Say hello to the people of Lima in one sentence."}]
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from api.answering.conversation import MAX_CHARS, Turn, WishedPrompts, read_conversation
 from api.answering.prompt import PromptBuilder
+from api.answering.request import Message
 from api.errors import Invalid, PromptTooLong
-from api.http.schemas import Message
 
 USER = Turn("user", "What is the capital of France?")
 

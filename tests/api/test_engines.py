@@ -126,16 +126,17 @@ def test_deadline_near_halves_the_passages(index_dir: Path, engine: FakeEngine) 
     from api.admission.caller import PUBLIC
     from api.admission.door import Admitted
     from api.answering.answer import answer
-    from api.answering.context import Ask, Stages
-    from api.http.schemas import Done, QueryRequest, Sources
-    from api.telemetry.metrics import Record
+    from api.answering.context import AnswerContext, Stages
+    from api.answering.events import Done, Sources
+    from api.http.schemas import QueryRequest
+    from api.telemetry.record import Record
 
     with live(settings_for(engine.url, index_dir)) as (_, app):
         stages: Stages = app.service.stages()
         record = Record(request_id="r", started=time.monotonic())
 
         async def run() -> list:
-            ask = Ask(
+            ask = AnswerContext(
                 request=QueryRequest(query=ALL_THREE),
                 record=record,
                 stages=stages,

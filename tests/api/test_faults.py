@@ -14,23 +14,23 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from api.engines.client import Engine, Finish, Limits, Sampling
+from api.answering.events import Event, Token
+from api.engines.client import Engine, EngineLimits, Finish, Sampling
 from api.errors import EngineDisconnect, EngineSilent, RagError
 from api.http.responses import StreamedAnswer
-from api.http.schemas import Event, Token
 from api.runtime.drain import Drain
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
 from tests.dialects import DIALECTS, in_stream, tgi_stream
 from tests.fake_engine import Exchange, FakeEngine, saying
 from tests.fault_proxy import FaultProxy, Faults
 from tests.harness import eventually
 
-LIMITS = Limits(connect_s=1, first_token_s=1.5, token_s=1.0)
+LIMITS = EngineLimits(connect_s=1, first_token_s=1.5, token_s=1.0)
 PIECES = ["Hola", " Perú", " 🙂\u2028", "!"]
 WHOLE = "".join(PIECES)
 
 
-def ask(url: str, *, deadline_s: float = 20, limits: Limits = LIMITS) -> str | RagError:
+def ask(url: str, *, deadline_s: float = 20, limits: EngineLimits = LIMITS) -> str | RagError:
     """Return the answer's text, or the error it ended in; nothing may stay open."""
 
     async def run() -> str | RagError:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api.joined_writes import _Joining
+from api.server import _Joining
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.answering.events import Done, ScoresOut, Source, Sources, Token
 from api.citations.types import Citation, CitedSpan
 from api.errors import (
     BudgetExhausted,
@@ -20,8 +21,8 @@ from api.errors import (
     Unauthorized,
 )
 from api.http.openai_wire import ModelNotFound, OpenAIWire, annotations, refusal
-from api.http.schemas import Done, ScoresOut, Source, Sources, Token, Usage
 from api.settings.groups import Secret
+from api.usage import Usage
 from tests.api.test_reply import Valkey
 from tests.fake_engine import DONE, Exchange, FakeEngine, delta, event, saying, sending
 from tests.harness import Answered, Client, Stream, eventually, live, settings_for

@@ -24,10 +24,10 @@ OLD_CLIENT = Path(sys.prefix) / "text-generation" / "bin" / "python"
 def ours(engine: FakeEngine, kind: str) -> tuple[str, int, int]:
     import aiohttp
 
-    from api.engines.client import Engine, Finish, Limits, Sampling
+    from api.engines.client import Engine, EngineLimits, Finish, Sampling
 
     async def run() -> tuple[str, int, int]:
-        limits = Limits(connect_s=1, first_token_s=5, token_s=5)
+        limits = EngineLimits(connect_s=1, first_token_s=5, token_s=5)
         async with aiohttp.ClientSession() as session:
             client = Engine(session, kind=kind, url=engine.url, model=MODEL, limits=limits)
             deadline = asyncio.get_running_loop().time() + 10

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.answering.prompt import PromptBuilder, estimate_tokens, neutralise
+from api.answering.events import ScoresOut, Source
+from api.answering.prompt import PromptBuilder, neutralise
+from api.answering.request import Message
 from api.errors import PromptTooLong
-from api.http.schemas import Message, ScoresOut, Source
+from api.usage import estimate_tokens
 
 BUILDER = PromptBuilder()
 

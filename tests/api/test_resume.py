@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
+from api.answering.events import Event, Sources, Token
 from api.errors import EngineFailed, Invalid, NotFound, RagError
 from api.http.edge import Edge
 from api.http.kept_streams import MAX_BYTES, KeptStream, KeptStreams, event_number
-from api.http.schemas import Event, Sources, Token
 from api.runtime.drain import Drain
 from api.settings.groups import Secret
 from api.stores.calls import RedisCalls

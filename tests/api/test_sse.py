@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.schemas import Token
+from api.answering.events import Token
 from api.sse import Decoder, FrameTooLong, encode_frame
 
 STREAM = (

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from api.answering.events import Done, Event, Sources, Token
 from api.errors import EngineFailed
 from api.http.edge import Edge
 from api.http.responses import PlainAnswer, StreamedAnswer
-from api.http.schemas import Done, Event, Sources, Token, Usage
 from api.runtime.drain import Drain
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
+from api.usage import Usage
 from tests.fake_engine import DONE, Exchange, FakeEngine, delta, saying
 from tests.harness import QUESTION, Client, Stream, eventually, frames
 

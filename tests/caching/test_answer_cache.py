@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.cache.answer_cache import AnswerCache
-from api.cache.entries import Asked, entry_id, entry_key
+from api.cache.entries import CacheKey, entry_id, entry_key
 from api.cache.partition import partition_key
 from api.cache.store import LOG, Store
 from api.stores.breaker import Breaker
@@ -28,11 +28,11 @@ BOUND_S = 0.4
 
 def ask(cache: AnswerCache, question: str, **options):
     history = options.pop("history", "")
-    return asyncio.run(cache.lookup_exact(Asked.of(P, question, history=history), **options))
+    return asyncio.run(cache.lookup_exact(CacheKey.of(P, question, history=history), **options))
 
 
 def ask_alike(cache: AnswerCache, question: str, embedding, **options):
-    return asyncio.run(cache.lookup_semantic(Asked.of(P, question, embedding), **options))
+    return asyncio.run(cache.lookup_semantic(CacheKey.of(P, question, embedding), **options))
 
 
 def filled(**options) -> AnswerCache:
@@ -136,7 +136,7 @@ def test_delete_by_entry_document_tenant_and_all() -> None:
         assert not await cache.delete_entry(entry_id(P, "question 0?"))
         assert await cache.delete_document("d0") == 2
         assert await cache.delete_tenant("acme") == 1
-        assert await cache.lookup_semantic(Asked.of(P, "question 5?", vector(5))) is not None
+        assert await cache.lookup_semantic(CacheKey.of(P, "question 5?", vector(5))) is not None
         assert await cache.delete_all() == 2
         assert cache.stats().entries == cache.stats().size_bytes == 0
 
@@ -175,9 +175,9 @@ def test_lookup_from_any_other_scope_never_hits(change, question: str) -> None:
     cache.put(entry(question, vector(1), partition=partition_key(SCOPE)))
 
     async def both():
-        exact = await cache.lookup_exact(Asked.of(partition_key(other), question))
+        exact = await cache.lookup_exact(CacheKey.of(partition_key(other), question))
         return exact, await cache.lookup_semantic(
-            Asked.of(partition_key(other), question, vector(1))
+            CacheKey.of(partition_key(other), question, vector(1))
         )
 
     is_same = value == getattr(SCOPE, field)
@@ -213,12 +213,12 @@ def test_replica_sees_what_another_put_and_deleted(valkey: Valkey) -> None:
     async def scenario(one: AnswerCache, two: AnswerCache) -> None:
         one.put(entry(QUESTION, vector(1)))
         await until(lambda: two.stats().entries == 1)
-        hit = await two.lookup_semantic(Asked.of(P, PARAPHRASE, vector(2, near=1, cosine=0.95)))
+        hit = await two.lookup_semantic(CacheKey.of(P, PARAPHRASE, vector(2, near=1, cosine=0.95)))
         assert hit.entry.answer == "forty-two"
         await two.reject(entry_id(P, QUESTION), PARAPHRASE)
         await until(lambda: one.stats().entries == 0)
         one.put(entry(QUESTION, vector(1)))
-        assert await one.lookup_semantic(Asked.of(P, PARAPHRASE, vector(1))) is None
+        assert await one.lookup_semantic(CacheKey.of(P, PARAPHRASE, vector(1))) is None
         one.put(entry("Another?", vector(5), doc_ids=("d9",)))
         await until(lambda: two.stats().entries == 2)
         assert await two.delete_document("d9") == 1
@@ -237,7 +237,7 @@ def test_replica_new_one_loads_what_is_there(valkey: Valkey) -> None:
         async with replica(valkey, "two") as two:
             await until(lambda: two.is_synced)
             assert two.stats().entries == 121
-            assert (await two.lookup_exact(Asked.of(P, "question 7?"))).kind == "exact"
+            assert (await two.lookup_exact(CacheKey.of(P, "question 7?"))).kind == "exact"
             assert not two.may_share(entry_id(P, QUESTION), PARAPHRASE)
 
     asyncio.run(scenario())
@@ -251,10 +251,10 @@ def test_replica_delete_reaches_what_it_does_not_hold(valkey: Valkey) -> None:
         async with replica(valkey, "small", max_bytes=40_000) as small:
             await until(lambda: small.is_synced)
             assert small.stats().entries < 60
-            assert (await small.lookup_exact(Asked.of(P, "question 0?"))).entry.tenant == "acme"
+            assert (await small.lookup_exact(CacheKey.of(P, "question 0?"))).entry.tenant == "acme"
             assert await small.delete_tenant("acme") == 50
-            assert await small.lookup_exact(Asked.of(P, "question 0?")) is None
-            assert (await small.lookup_exact(Asked.of(P, "question 1?"))) is not None
+            assert await small.lookup_exact(CacheKey.of(P, "question 0?")) is None
+            assert (await small.lookup_exact(CacheKey.of(P, "question 1?"))) is not None
 
     asyncio.run(scenario())
 
@@ -266,7 +266,7 @@ def test_replica_payload_gone_serves_the_next_candidate(valkey: Valkey) -> None:
         await until(lambda: two.stats().entries == 2)
         two._copy.residents._payloads.clear()
         await two._copy.store._redis.delete(entry_key(entry_id(P, "Is plan 5 free?")))
-        hit = await two.lookup_semantic(Asked.of(P, "Is plan 5 free of charge?", vector(1)))
+        hit = await two.lookup_semantic(CacheKey.of(P, "Is plan 5 free of charge?", vector(1)))
         assert hit.entry.answer == "next"
         assert two.stats().entries == 1
 
@@ -284,8 +284,8 @@ def test_replica_gap_in_the_log_drops_what_the_store_lost(valkey: Valkey) -> Non
         pipeline.xadd(LOG, {b"c": b""})
         await pipeline.execute()
         await until(lambda: one.stats().entries == two.stats().entries == 2)
-        assert await two.lookup_exact(Asked.of(P, "question 1?")) is None
-        assert await two.lookup_exact(Asked.of(P, "question 2?")) is not None
+        assert await two.lookup_exact(CacheKey.of(P, "question 1?")) is None
+        assert await two.lookup_exact(CacheKey.of(P, "question 2?")) is not None
 
     with_replicas(valkey, scenario)
 
@@ -333,11 +333,11 @@ def test_lookups_under_store_trouble_answer_in_time(valkey: Valkey, harm: str) -
         while time.monotonic() < ends:
             n += 1
             started = time.monotonic()
-            hit = await two.lookup_exact(Asked.of(P, QUESTION))
+            hit = await two.lookup_exact(CacheKey.of(P, QUESTION))
             alike = await two.lookup_semantic(
-                Asked.of(P, PARAPHRASE, vector(2, near=1, cosine=0.95))
+                CacheKey.of(P, PARAPHRASE, vector(2, near=1, cosine=0.95))
             )
-            assert await two.lookup_exact(Asked.of(P, f"unknown {n}?")) is None
+            assert await two.lookup_exact(CacheKey.of(P, f"unknown {n}?")) is None
             assert time.monotonic() - started < BOUND_S
             assert hit is not None and alike is not None
             one.put(entry(f"new {n}?", vector(n), answer="x" * 2000))
@@ -375,9 +375,9 @@ def test_answers_of_an_old_generation_never_come_back_under_load(valkey: Valkey)
             for n in range(300):
                 wanted = f"g{generation}"
                 hits = [
-                    await cache.lookup_exact(Asked.of(scope(wanted), f"q{n % 7}?")),
+                    await cache.lookup_exact(CacheKey.of(scope(wanted), f"q{n % 7}?")),
                     await cache.lookup_semantic(
-                        Asked.of(scope(wanted), f"q{n % 7}", vector(n % 7))
+                        CacheKey.of(scope(wanted), f"q{n % 7}", vector(n % 7))
                     ),
                 ]
                 assert {hit.entry.answer for hit in hits if hit is not None} <= {wanted}

@@ -3,7 +3,7 @@ import numpy as np
 
 from api.cache.entries import (
     TTL_S,
-    Asked,
+    CacheKey,
     decode_entry,
     encode_entry,
     entry_id,
@@ -46,9 +46,9 @@ def test_new_entry_after_a_history_has_no_embedding() -> None:
         "answer": "yes", "tenant": "acme", "generation": "g1", "payload": None, "usage": None,
         "finish_reason": "stop", "doc_ids": ("d",), "passage_ids": (),
     }  # fmt: skip
-    first = new_entry(Asked.of("p", "Why?", vector(1)), **facts)
+    first = new_entry(CacheKey.of("p", "Why?", vector(1)), **facts)
     assert len(first.embedding) == 2 * len(vector(1))
     assert first.partition == "p"
-    later = new_entry(Asked.of("p", "Why?", history="h").embedded(vector(1)), **facts)
+    later = new_entry(CacheKey.of("p", "Why?", history="h").embedded(vector(1)), **facts)
     assert later.embedding == b""
     assert later.id == entry_id("p", "Why?", "h") != first.id

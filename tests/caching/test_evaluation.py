@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.cache.thresholds import threshold_for
 from api.evaluation.cache import EXACT, NEVER, Judged, evaluate_pairs, judge_file
-from api.evaluation.calibration import calibrate, threshold_for
+from api.evaluation.calibration import calibrate
 from api.evaluation.intervals import Rate
 from retrieval.models.embedder import Embedder
 from retrieval.models.resolve import MINILM

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.cache.entries import Asked
+from api.cache.entries import CacheKey
 from api.cache.flights import Flights
 from api.errors import DeadlineExceeded, EngineFailed, ShuttingDown
 from tests.caching.conftest import vector
@@ -51,15 +51,15 @@ def whole(question: str) -> list[str]:
 
 
 async def listen(
-    flights: Flights, asked: Asked, engine: Engine, **options
+    flights: Flights, asked: CacheKey, engine: Engine, **options
 ) -> tuple[list[str], str]:
     async with flights.join(asked, engine.start(asked.question), **options) as seat:
         events = [event async for event in seat]
         return events, seat.kind
 
 
-def asked(question: str, embedding=None, **options) -> Asked:
-    return Asked.of(P, question, embedding, **options)
+def asked(question: str, embedding=None, **options) -> CacheKey:
+    return CacheKey.of(P, question, embedding, **options)
 
 
 def flying(**options) -> Flights:
@@ -110,7 +110,7 @@ def test_flight_other_partition_history_or_block_flies_alone() -> None:
         flights = flying(may_share=lambda id, question: "blocked" not in question)
         asking = [
             asked("How do I pay?", vector(1)),
-            Asked.of("q" * 32, "How do I pay?", vector(1)),
+            CacheKey.of("q" * 32, "How do I pay?", vector(1)),
             asked("How can I pay?", near, history="h"),
             asked("How can I pay blocked?", near),
             asked("How can I pay?", vector(3)),

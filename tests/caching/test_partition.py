@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cache.partition import Scope, history_key, moved, partition_key
+from api.cache.partition import PartitionKey, history_key, in_generation, partition_key
 
-SCOPE = Scope(
+SCOPE = PartitionKey(
     tenant="acme",
     generation="g1",
     engine_model="qwen",
@@ -44,7 +44,7 @@ def test_partition_moves_to_another_generation(begins: str, ends: str) -> None:
         partition_key(msgspec.structs.replace(SCOPE, generation=generation))
         for generation in (begins, ends)
     )
-    assert moved(old, ends) == new
+    assert in_generation(old, ends) == new
 
 
 def test_partition_order_of_settings_does_not_matter() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from api.answering.events import ScoresOut, Source
 from api.citations.citer import Citer
 from api.citations.types import Citation
 from api.citations.verifier import (
@@ -19,7 +20,6 @@ from api.citations.verifier import (
     Unverified,
     load_citation_verifier,
 )
-from api.http.schemas import ScoresOut, Source
 from retrieval.types import ModelUnavailable
 from tests.api.test_reply import Valkey, caching
 from tests.fake_engine import FakeEngine, saying

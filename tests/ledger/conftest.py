@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from api.ledger.ledger import FailMode, Ledger
-from api.ledger.types import Hold, Scope, ScopeState, Settled
+from api.ledger.types import Hold, LedgerScope, ScopeState, Settled
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
 from tests.ledger.servers import WHY_SKIPPED, Server, binary
@@ -75,12 +75,12 @@ async def delivered(ledger: Ledger) -> None:
     await until(lambda: not ledger.settlements.n_waiting and not ledger.book.unfolded)
 
 
-async def state_of(ledger: Ledger, scope: Scope) -> ScopeState:
+async def state_of(ledger: Ledger, scope: LedgerScope) -> ScopeState:
     (state,) = await ledger.state([scope])
     return state
 
 
-async def amounts(ledger: Ledger, scope: Scope) -> tuple[int, int]:
+async def amounts(ledger: Ledger, scope: LedgerScope) -> tuple[int, int]:
     """Spent and reserved."""
     state = await state_of(ledger, scope)
     return state.spent, state.reserved

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from api.ledger.types import Hold, Scope, Window
+from api.ledger.types import Hold, LedgerScope, Window
 
 MARK_S = 600
 KEEP_S = 10_800
@@ -42,7 +42,7 @@ class Model:
                 self.add(entry.hold.windows, entry.hold.amount, -entry.hold.amount)
                 entry.state, entry.swept_at = "expired", now
 
-    def refusal(self, scopes: list[Scope], amount: int, now: float) -> tuple[float, str]:
+    def refusal(self, scopes: list[LedgerScope], amount: int, now: float) -> tuple[float, str]:
         """Seconds to wait and for which scope; 0 if it fits."""
         leases = [
             entry.lease_ends_at

@@ -9,11 +9,11 @@ import random
 import sys
 
 from api.ledger.ledger import Ledger
-from api.ledger.types import BudgetExhausted, Scope, new_hold_id
+from api.ledger.types import BudgetExhausted, LedgerScope, new_hold_id
 from tests.ledger.conftest import opened
 from tests.ledger.servers import client
 
-SCOPES = [Scope("global", 20_000, "month"), Scope("tenant:acme", 15_000, "month")]
+SCOPES = [LedgerScope("global", 20_000, "month"), LedgerScope("tenant:acme", 15_000, "month")]
 N_HOLDS = 20
 HELD = 10
 LEASE_S = 1.0

@@ -5,17 +5,22 @@ import pytest
 
 from api.ledger.cost_breaker import BudgetWatch, CostBreaker
 from api.ledger.ledger import Ledger
-from api.ledger.types import BudgetExhausted, Counts, LedgerDown, Scope, ScopeState, Window
+from api.ledger.types import BudgetExhausted, Counts, LedgerDown, LedgerScope, ScopeState, Window
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
 from tests.ledger.conftest import NOON, Clock, away, run, settle, until
 from tests.ledger.servers import Server
 
-BUDGET = Scope("global", 1000)
+BUDGET = LedgerScope("global", 1000)
 
 
 def state(
-    spent: int, *, at: float = NOON, smallest: int = 1, scope: Scope = BUDGET, reserved: int = 0
+    spent: int,
+    *,
+    at: float = NOON,
+    smallest: int = 1,
+    scope: LedgerScope = BUDGET,
+    reserved: int = 0,
 ) -> ScopeState:
     return ScopeState.of(scope, Counts(Window.at(scope, at), spent, reserved, smallest), at)
 
@@ -38,7 +43,7 @@ def test_breaker_tells_each_change_once(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_breaker_facts_are_in_euros(caplog: pytest.LogCaptureFixture) -> None:
-    scope = Scope("global", 5_000_000, 900)
+    scope = LedgerScope("global", 5_000_000, 900)
     CostBreaker().observe([state(5_000_000, scope=scope, reserved=30)])
     facts = caplog.records[0].facts
     assert facts == {
@@ -57,7 +62,7 @@ def test_breaker_facts_are_in_euros(caplog: pytest.LogCaptureFixture) -> None:
 def test_state_is_open_when_the_smallest_does_not_fit(
     spent: int, smallest: int, limit: int, is_open: bool
 ) -> None:
-    assert state(spent, smallest=smallest, scope=Scope("s", limit)).is_open is is_open
+    assert state(spent, smallest=smallest, scope=LedgerScope("s", limit)).is_open is is_open
 
 
 def test_breaker_latest_moves_on_with_the_window() -> None:
@@ -75,7 +80,7 @@ def test_breaker_latest_moves_on_with_the_window() -> None:
 
 def test_breaker_keeps_the_scopes_seen_last() -> None:
     breaker = CostBreaker(max_scopes=2)
-    scopes = [Scope(f"key:{n}", 10) for n in range(3)]
+    scopes = [LedgerScope(f"key:{n}", 10) for n in range(3)]
     breaker.observe([state(5, scope=scope) for scope in scopes])
     assert [breaker.latest(scope).spent for scope in scopes] == [0, 5, 5]
 

@@ -6,11 +6,11 @@ import logging
 import pytest
 
 from api.ledger.ledger import FailMode, Ledger
-from api.ledger.types import BudgetExhausted, LedgerDown, Scope
+from api.ledger.types import BudgetExhausted, LedgerDown, LedgerScope
 from tests.ledger.conftest import amounts, away, delivered, run, settle, state_of
 from tests.ledger.servers import Server
 
-BUDGET = Scope("global", 1000, "month")
+BUDGET = LedgerScope("global", 1000, "month")
 
 
 async def reserve(ledger: Ledger, name: str, amount: int) -> bool:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from api.ledger.ledger import Ledger
 from api.ledger.scripts import KEYS, MARK_MS, WINDOW_KEEP_MS
-from api.ledger.types import MAX_AMOUNT, BudgetExhausted, Scope, Window, new_hold_id
+from api.ledger.types import MAX_AMOUNT, BudgetExhausted, LedgerScope, Window, new_hold_id
 from tests.ledger.conftest import NOON, Clock, amounts, opened, run, settle, state_of
 from tests.ledger.servers import Server
 
-GLOBAL = Scope("global", 1000)
-KEY = Scope("key:k1", 300, "day")
-TENANT = Scope("tenant:acme", 5000, "month")
+GLOBAL = LedgerScope("global", 1000)
+KEY = LedgerScope("key:k1", 300, "day")
+TENANT = LedgerScope("tenant:acme", 5000, "month")
 ALL = [GLOBAL, KEY, TENANT]
 
 
@@ -203,7 +203,7 @@ def test_ledger_forgets_what_is_over(server: Server) -> None:
 
     async def scenario(ledger: Ledger) -> None:
         for n in range(300):  # more than one script forgets
-            hold = await ledger.reserve(f"r{n}", [GLOBAL, Scope(f"key:{n}", 9)], 1, 60)
+            hold = await ledger.reserve(f"r{n}", [GLOBAL, LedgerScope(f"key:{n}", 9)], 1, 60)
             if n % 3:
                 await settle(ledger, hold, 1)
         clock.now += 3600 + WINDOW_KEEP_MS / 1000 + MARK_MS / 1000
@@ -242,7 +242,7 @@ def test_settle_for_a_forgotten_window_leaves_nothing(server: Server) -> None:
 
 
 def test_reserve_many_at_once_never_passes_the_budget(server: Server) -> None:
-    scope = Scope("global", 20 * 7 + 6)
+    scope = LedgerScope("global", 20 * 7 + 6)
 
     async def scenario(ledger: Ledger) -> None:
         tries = (ledger.reserve(f"r{n}", [scope, TENANT], 7, 60) for n in range(200))
@@ -255,7 +255,7 @@ def test_reserve_many_at_once_never_passes_the_budget(server: Server) -> None:
 
 
 def test_amounts_are_exact_up_to_the_bound(server: Server) -> None:
-    scope = Scope("global", MAX_AMOUNT)
+    scope = LedgerScope("global", MAX_AMOUNT)
 
     async def scenario(ledger: Ledger) -> None:
         hold = await ledger.reserve("r1", [scope], MAX_AMOUNT - 1, 60)
@@ -269,7 +269,7 @@ def test_amounts_are_exact_up_to_the_bound(server: Server) -> None:
 
 
 def test_windows_of_the_scripts_are_the_calendars(server: Server) -> None:
-    scopes = [Scope("s", 1, window) for window in ("hour", "day", "month", 1, 900, 7 * 86400)]
+    scopes = [LedgerScope("s", 1, window) for window in ("hour", "day", "month", 1, 900, 7 * 86400)]
     clock = Clock()
 
     async def main() -> None:
@@ -295,10 +295,10 @@ def test_windows_of_the_scripts_are_the_calendars(server: Server) -> None:
 @settings(max_examples=200, deadline=None)
 def test_window_holds_its_moment(now: int) -> None:
     for window in ("hour", "day", "month", 1, 86400 * 7):
-        found = Window.at(Scope("s", 1, window), now)
+        found = Window.at(LedgerScope("s", 1, window), now)
         assert found.starts_at <= now < found.ends_at
         assert Window.of_key(found.key) == found
-        assert Window.at(Scope("s", 1, window), found.ends_at).starts_at == found.ends_at
+        assert Window.at(LedgerScope("s", 1, window), found.ends_at).starts_at == found.ends_at
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_window_holds_its_moment(now: int) -> None:
 )
 def test_scope_out_of_bounds_is_refused(scope: tuple) -> None:
     with pytest.raises(ValueError):
-        Scope(*scope)
+        LedgerScope(*scope)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import pytest
 from api.ledger import local
 from api.ledger.ledger import Ledger
 from api.ledger.local import Book
-from api.ledger.types import BudgetExhausted, Counts, LedgerDown, Scope, Window
+from api.ledger.types import BudgetExhausted, Counts, LedgerDown, LedgerScope, Window
 from tests.ledger.conftest import NOON, Clock, amounts, delivered, run, settle, until
 from tests.ledger.lossy import Lossy
 from tests.ledger.servers import Server
 
-HOUR, DAY = Scope("global", 1000), Scope("key:k", 1500, "day")
+HOUR, DAY = LedgerScope("global", 1000), LedgerScope("key:k", 1500, "day")
 BOTH = [HOUR, DAY]
 
 
@@ -109,9 +109,9 @@ def test_book_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(local, bound, 3)
     book = Book(Clock())
     for n in range(20):
-        book.note([Counts(Window.at(Scope(f"key:{n}", 1), NOON), spent=1)])
+        book.note([Counts(Window.at(LedgerScope(f"key:{n}", 1), NOON), spent=1)])
     assert len(book._pages) == 3
-    holds = [book.reserve(f"r{n}", [Scope(f"scope:{n}", 9)], 1, 60) for n in range(3)]
+    holds = [book.reserve(f"r{n}", [LedgerScope(f"scope:{n}", 9)], 1, 60) for n in range(3)]
     with pytest.raises(LedgerDown):
         book.reserve("r3", BOTH, 1, 60)
     for hold in holds:

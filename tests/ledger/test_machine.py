@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 from api.ledger.cost_breaker import CostBreaker
 from api.ledger.ledger import Ledger
 from api.ledger.scripts import KEYS
-from api.ledger.types import BudgetExhausted, Scope, Window
+from api.ledger.types import BudgetExhausted, LedgerScope, Window
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
 from tests.ledger.conftest import Clock, delivered, settle, until
@@ -25,10 +25,10 @@ from tests.ledger.model import KEEP_S, Entry, Model
 from tests.ledger.servers import Server
 
 SCOPES = [
-    Scope("global", 1000, 900),
-    Scope("key:k", 700, "hour"),
-    Scope("key:k", 1500, "day"),
-    Scope("tenant:t", 2500, "month"),
+    LedgerScope("global", 1000, 900),
+    LedgerScope("key:k", 700, "hour"),
+    LedgerScope("key:k", 1500, "day"),
+    LedgerScope("tenant:t", 2500, "month"),
 ]
 LONGEST_OUTAGE_S = 300
 

@@ -9,7 +9,7 @@ from api.admission.caller import PUBLIC, Caller
 from api.log.database import Database
 from api.log.rows import Ended, Noted
 from api.log.writer import Writer
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
 
 ACME = msgspec.structs.replace(PUBLIC, tenant="acme", key_id="k1")
 NOW = time.time()

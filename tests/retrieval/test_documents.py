@@ -8,7 +8,7 @@ import pytest
 
 from retrieval.reading import bounded as reading
 from retrieval.reading.documents import Skipped, read_documents
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 from retrieval.types import Document
 from tests.retrieval.parsing import make
 from tests.retrieval.parsing.processes import children
@@ -83,7 +83,7 @@ def test_read_document_with_a_damaged_page_is_read_and_the_page_listed(tmp_path)
 
 def test_read_limits_reach_the_parsers(tmp_path):
     (tmp_path / "a.pdf").write_bytes(make.pdf([[(10, "text")]] * 3))
-    found = list(read_documents([tmp_path], limits=Limits(pages=2)))
+    found = list(read_documents([tmp_path], limits=ParseLimits(pages=2)))
     assert [entry.reason for entry in found] == ["more than 2 pages"]
 
 

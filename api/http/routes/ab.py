@@ -9,16 +9,18 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
-from api.admission.limits import LOOK
+from api.admission.limits import NO_COST
+from api.answering.events import Event
 from api.answering.experiments import Experiment
+from api.answering.request import AnswerRequest
 from api.errors import ErrorBody, Invalid, NotFound
 from api.http.admit import admitted_of, admitting
 from api.http.batch import (
+    AnswerGroup,
     Answering,
     BatchAnswer,
     BatchResult,
     Item,
-    Together,
     record_of_item,
     result_of,
 )
@@ -27,9 +29,10 @@ from api.http.edge import headers_of, record_of
 from api.http.idempotency import Once
 from api.http.routes.batch import charged_for
 from api.http.routes.query import ERROR_RESPONSES, answered, asking_alike
-from api.http.schemas import Event, Inquiry, QueryRequest
+from api.http.schemas import QueryRequest
 from api.runtime.service import Service
-from api.telemetry.metrics import Metrics, Record
+from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
 
 
 class VariantResult(BatchResult, frozen=True, kw_only=True):
@@ -43,11 +46,11 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-class Comparison(Together):
+class Comparison(AnswerGroup):
     """One question for all variants; their records are told apart by the variant."""
 
     def __init__(
-        self, inquiry: Inquiry, experiment: Experiment, record: Record, metrics: Metrics
+        self, inquiry: AnswerRequest, experiment: Experiment, record: Record, metrics: Metrics
     ) -> None:
         super().__init__(record, metrics)
         self._experiment = experiment
@@ -70,7 +73,7 @@ class Comparison(Together):
 
 @post(
     "/query/ab",
-    before_request=admitting("ab", "query", LOOK),
+    before_request=admitting("ab", "query", NO_COST),
     status_code=200,
     summary="Answer a question by every variant of the running experiment, side by side",
     responses={
@@ -105,7 +108,7 @@ async def _admit(request: JSONRequest, experiment: Experiment, comparison: Compa
     each = await charged_for(request, 1, n_answers=comparison.n_distinct)
     variants = {variant.name: variant for variant in experiment.variants}
 
-    def answering(inquiry: Inquiry, record: Record) -> AsyncGenerator[Event]:
+    def answering(inquiry: AnswerRequest, record: Record) -> AsyncGenerator[Event]:
         asked = asking_alike(request, inquiry, service)
         own = msgspec.structs.replace(
             experiment.applied(asked, variants[record.variant]),

@@ -6,10 +6,10 @@ import msgspec
 from litestar import Request, Router, get
 
 from api.admission.caller import RouteClass
-from api.admission.limits import LOOK
+from api.admission.limits import NO_COST
+from api.answering.spending import Budget
 from api.http.admit import admitted_of, admitting
 from api.http.routes.query import ERROR_RESPONSES
-from api.http.schemas import Budget
 from api.runtime.service import Service
 
 
@@ -32,7 +32,7 @@ class LimitsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 @get(
     "/budget",
-    before_request=admitting("admin", "query", LOOK),
+    before_request=admitting("admin", "query", NO_COST),
     summary="What is spent, held and left; whether the circuit is open",
     responses=ERROR_RESPONSES,
 )
@@ -43,7 +43,7 @@ async def get_budget(request: Request[Any, Any, Any]) -> Budget:
 
 @get(
     "/rate-limit/status",
-    before_request=admitting("admin", "query", LOOK),
+    before_request=admitting("admin", "query", NO_COST),
     summary="What is left of the caller's limits, by class of routes; asking takes nothing",
     responses=ERROR_RESPONSES,
 )

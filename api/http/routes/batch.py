@@ -11,8 +11,10 @@ from litestar.params import HeaderParameter, JSONBody
 from litestar.types import ASGIApp
 
 from api.admission.door import Admitted
-from api.admission.limits import LOOK, Cost
+from api.admission.limits import NO_COST, Cost
 from api.admission.refusals import RateLimited
+from api.answering.events import Event
+from api.answering.request import AnswerRequest
 from api.errors import ErrorBody
 from api.http.admit import admitted_of, admitting
 from api.http.batch import Answering, Batch, BatchAnswer, BatchRequest, BatchResponse, judge
@@ -20,9 +22,8 @@ from api.http.body import JSONRequest
 from api.http.edge import record_of
 from api.http.idempotency import Once
 from api.http.routes.query import ERROR_RESPONSES, answered, asking
-from api.http.schemas import Event, Inquiry
 from api.runtime.service import Service
-from api.telemetry.metrics import Record
+from api.telemetry.record import Record
 
 PARALLELISM = 4
 """The embedded engine has two places: one stays free for who asks meanwhile."""
@@ -38,7 +39,7 @@ IdempotencyKey = Annotated[
 
 @post(
     "/batch",
-    before_request=admitting("batch", "query", LOOK),
+    before_request=admitting("batch", "query", NO_COST),
     status_code=200,
     summary="Answer many questions; one result each, in their order",
     responses={
@@ -77,7 +78,7 @@ async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answer
     service: Service = request.app.state.service
     each = await charged_for(request, n_questions, n_answers=batch.n_distinct)
 
-    def answering(inquiry: Inquiry, record: Record) -> AsyncGenerator[Event]:
+    def answering(inquiry: AnswerRequest, record: Record) -> AsyncGenerator[Event]:
         ask = asking(request, inquiry, service)
         own = msgspec.structs.replace(
             ask,

@@ -12,8 +12,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
+from api.admission.caller import view_of
 from api.admission.limits import ONE
-from api.admission.view import view_of
 from api.errors import Conflict, ErrorBody, Forbidden, Invalid, NotFound
 from api.http.admit import admitted_of, admitting
 from api.http.body import JSONRequest

@@ -9,14 +9,14 @@ from litestar.datastructures import State
 from prometheus_client.exposition import choose_encoder
 
 from api.admission.door import DoorState
-from api.admission.limits import LOOK
+from api.admission.limits import NO_COST
 from api.cache.answer_cache import CacheStats
 from api.embedded.children import ChildState
 from api.engines.client import Engine
 from api.engines.gpu import Gpu, NoGpu, read_gpu
+from api.health import Check, Health
 from api.http.admit import admitting
 from api.http.edge import headers_of
-from api.http.schemas import Check, Health
 from api.runtime.service import Service
 
 
@@ -90,7 +90,7 @@ async def get_ready(state: State) -> Response[Health]:
 
 @get(
     "/health/stats",
-    before_request=admitting("admin", "query", LOOK),
+    before_request=admitting("admin", "query", NO_COST),
     summary="What this instance knows of itself",
 )
 async def get_stats(state: State) -> Stats:

@@ -12,9 +12,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 from litestar.types import ASGIApp
 
-from api.admission.limits import LOOK
-from api.answering.context import Ask
+from api.admission.limits import NO_COST
+from api.answering.context import AnswerContext
 from api.answering.conversation import cut_history, read_conversation, with_wishes
+from api.answering.request import AnswerRequest
 from api.engines.client import Engine
 from api.errors import RagError, retry_after
 from api.http.admit import admitting
@@ -36,7 +37,6 @@ from api.http.openai_wire import ModelNotFound, OpenAIWire, refusal
 from api.http.openapi import ChatStream
 from api.http.responses import PlainAnswer, StreamedAnswer, failed
 from api.http.routes.query import ERROR_RESPONSES, answered, asking
-from api.http.schemas import Inquiry
 from api.runtime.service import Service
 
 _ERRORS = {
@@ -83,12 +83,12 @@ async def post_chat(request: JSONRequest, data: JSONBody[ChatRequest]) -> ASGIAp
     return StreamedAnswer(events, record, service.drain, wire, commit_s=commit_s)  # type: ignore[return-value]
 
 
-def _asking(request: JSONRequest, data: ChatRequest, service: Service) -> Ask:
+def _asking(request: JSONRequest, data: ChatRequest, service: Service) -> AnswerContext:
     """Return the last question of a chat with all that its answer takes."""
     conversation = read_conversation(turns_of(data))
     pinned = _serving(data.model, service.engines.all)
     options = data.ragrelay or RagOptions()
-    inquiry = Inquiry(
+    inquiry = AnswerRequest(
         query=conversation.question,
         history=conversation.history,
         top_k=options.top_k,
@@ -115,7 +115,7 @@ def _serving(model: str, engines: Sequence[Engine]) -> str | None:
 
 @get(
     "/v1/models",
-    before_request=admitting("openai", "query", LOOK),
+    before_request=admitting("openai", "query", NO_COST),
     summary="The models that may be asked for",
     responses=_ERRORS,
 )
@@ -125,7 +125,7 @@ async def get_models(state: State) -> ModelList:
 
 @get(
     "/v1/models/{model_id:path}",
-    before_request=admitting("openai", "query", LOOK),
+    before_request=admitting("openai", "query", NO_COST),
     summary="One of them",
     responses=_ERRORS,
 )

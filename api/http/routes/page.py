@@ -15,8 +15,8 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 
-from api.admission.limits import LOOK
-from api.admission.view import view_of
+from api.admission.caller import view_of
+from api.admission.limits import NO_COST
 from api.errors import NoIndex, NotFound
 from api.http.admit import admitted_of, admitting
 from api.http.edge import headers_of
@@ -84,7 +84,9 @@ async def get_page_file(request: Request[Any, Any, Any], name: FromPath[str]) ->
     return _answer(request, name.lstrip("/"))
 
 
-@get("/page/examples", include_in_schema=False, before_request=admitting("search", "query", LOOK))
+@get(
+    "/page/examples", include_in_schema=False, before_request=admitting("search", "query", NO_COST)
+)
 async def get_examples(request: Request[Any, Any, Any]) -> Examples:
     service: Service = request.app.state.service
     try:

@@ -9,15 +9,16 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody
 from litestar.types import ASGIApp
 
-from api.admission.caller import ALL_SCOPES, Caller
-from api.admission.limits import LOOK
-from api.admission.view import view_of
+from api.admission.caller import ALL_SCOPES, Caller, view_of
+from api.admission.limits import NO_COST
 from api.answering.answer import answer, retrieve, scores_out
-from api.answering.cache_request import Wish
+from api.answering.cache_request import CacheControl
 from api.answering.cached import reply
-from api.answering.context import Ask
-from api.answering.experiments import told
+from api.answering.context import AnswerContext
+from api.answering.events import Event
+from api.answering.experiments import with_variant
 from api.answering.follow_up import condensed, is_follow_up
+from api.answering.request import AnswerRequest
 from api.errors import ErrorBody, Forbidden
 from api.http.admit import admitted_of, admitting
 from api.http.body import JSONRequest
@@ -27,8 +28,6 @@ from api.http.kept_streams import KeptStream, KeptStreams, Owner, event_number
 from api.http.openapi import EVENT_STREAM, AnswerStream
 from api.http.responses import PlainAnswer, StreamedAnswer
 from api.http.schemas import (
-    Event,
-    Inquiry,
     QueryRequest,
     QueryResponse,
     SearchHit,
@@ -69,11 +68,11 @@ def pinned_engine(name: str | None, caller: Caller, service: Service) -> str | N
 
 def asking(
     request: Request[Any, Any, Any],
-    inquiry: Inquiry,
+    inquiry: AnswerRequest,
     service: Service,
     *,
     pinned: str | None = None,
-) -> Ask:
+) -> AnswerContext:
     """Return the question of a request, with all that its answer takes.
 
     `pinned` is the engine that is to answer where X-Engine names none. A question for an engine
@@ -88,16 +87,16 @@ def asking(
 
 def asking_alike(
     request: Request[Any, Any, Any],
-    inquiry: Inquiry,
+    inquiry: AnswerRequest,
     service: Service,
     *,
     pinned: str | None = None,
-) -> Ask:
+) -> AnswerContext:
     """Return the question as it is asked outside of any experiment."""
     scope = request.scope
     record, stages, admitted = record_of(scope), service.stages(), admitted_of(request)
     left_s = stages.deadline_s - record.elapsed_ms() / 1000
-    return Ask(
+    return AnswerContext(
         request=inquiry,
         record=record,
         stages=stages,
@@ -108,20 +107,22 @@ def asking_alike(
     )
 
 
-def answered(request: Request[Any, Any, Any], ask: Ask, service: Service) -> AsyncGenerator[Event]:
+def answered(
+    request: Request[Any, Any, Any], ask: AnswerContext, service: Service
+) -> AsyncGenerator[Event]:
     """Return the events that answer a question as the request's headers wish."""
     record = ask.record
     record.prompt_version = ask.stages.prompts.version
     record.experiment, record.variant = ask.experiment, ask.variant
     caching = service.caching()
-    wish = Wish.of(headers_of(request.scope).get("cache-control", ""))
+    wish = CacheControl.of(headers_of(request.scope).get("cache-control", ""))
 
-    def made(ask: Ask) -> AsyncGenerator[Event]:
+    def made(ask: AnswerContext) -> AsyncGenerator[Event]:
         return answer(ask) if caching is None else reply(ask, caching=caching, wish=wish)
 
     events = condensed(ask, made) if is_follow_up(ask.request) else made(ask)
     if ask.experiment:
-        events = told(events, ask)
+        events = with_variant(events, ask)
     if service.log is None or not service.log.keeps_text:
         return events
     return with_text(events, record, ask.request.query)
@@ -178,7 +179,7 @@ async def post_query_stream(request: JSONRequest, data: JSONBody[StreamRequest])
 
 @get(
     "/query/stream/{resume_id:str}",
-    before_request=admitting("stream", "query", LOOK),
+    before_request=admitting("stream", "query", NO_COST),
     summary="Go on reading a stream that was asked for with `resume`, after its Last-Event-ID",
     responses={
         200: STREAM_RESPONSE,

@@ -2,16 +2,17 @@
 
 import re
 
+from retrieval.language.characters import CONTROLS
+
 LONGEST_LINE = 300
 
-_UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
     """With line feeds alone ending lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _SURROGATE.sub("\ufffd", _UNFIT.sub("", text))
+    return _SURROGATE.sub("\ufffd", CONTROLS.sub("", text))
 
 
 def one_line(text: str) -> str:

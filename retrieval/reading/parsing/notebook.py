@@ -6,7 +6,7 @@ import msgspec
 
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.markdown import as_code
-from retrieval.reading.parsing.wire import Limits, Parsed
+from retrieval.reading.parsing.wire import Parsed, ParseLimits
 
 LONGEST_OUTPUT = 2_000
 """Characters of one output; the rest of it seldom says more."""
@@ -44,7 +44,7 @@ class Notebook(msgspec.Struct):
     metadata: Metadata = msgspec.field(default_factory=Metadata)
 
 
-def parse(content: bytes, limits: Limits) -> Parsed:
+def parse(content: bytes, limits: ParseLimits) -> Parsed:
     try:
         notebook = msgspec.json.decode(content, type=Notebook)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:

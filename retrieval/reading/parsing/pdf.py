@@ -17,7 +17,7 @@ from pypdf.errors import DependencyError
 
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.markdown import as_text
-from retrieval.reading.parsing.wire import Limits, Parsed
+from retrieval.reading.parsing.wire import Parsed, ParseLimits
 
 HEADING_RATIO = 1.12
 """To the size most characters have: LaTeX sets its smallest numbered headings at 1.2."""
@@ -49,7 +49,7 @@ class Line(msgspec.Struct):
     """Reaches so far right that the next may go on with the same sentence."""
 
 
-def parse(content: bytes, limits: Limits) -> Parsed:
+def parse(content: bytes, limits: ParseLimits) -> Parsed:
     reader = _open(content)
     if len(reader.pages) > limits.pages:
         raise Unreadable(f"more than {limits.pages:,} pages")

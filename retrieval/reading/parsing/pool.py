@@ -19,7 +19,7 @@ import msgspec
 
 import retrieval
 from retrieval.reading.bounded import Unreadable, read_bytes
-from retrieval.reading.parsing.wire import Limits, Parsed, Reply, read_frame, write_frame
+from retrieval.reading.parsing.wire import Parsed, ParseLimits, Reply, read_frame, write_frame
 
 PROCESSES = 2
 """Each may take the whole memory limit."""
@@ -42,8 +42,8 @@ main(limits)
 class ParserPool:
     """Parses files side by side. Use as a context manager: leaving it ends every process."""
 
-    def __init__(self, limits: Limits | None = None, *, processes: int = PROCESSES) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: ParseLimits | None = None, *, processes: int = PROCESSES) -> None:
+        self.limits = limits or ParseLimits()
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="parser")
         self._idle: list[_Parser] = []
         self._all: set[_Parser] = set()
@@ -104,7 +104,7 @@ class ParserPool:
 class _Parser:
     """One process."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ParseLimits) -> None:
         self._limits = limits
         self._is_leaving = False
         start = (sys.executable, "-P", "-c", _START)

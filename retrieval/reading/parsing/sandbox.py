@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 """https://man7.org/linux/man-pages/man2/unshare.2.html; os.unshare is Python 3.12's."""
@@ -34,7 +34,7 @@ _ALLOWED = ("os.listdir", "os.scandir")
 _CODE = (".py", ".pyc")
 
 
-def confine(limits: Limits) -> None:
+def confine(limits: ParseLimits) -> None:
     """For the rest of this process; raises OSError or ValueError where a limit cannot be set."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")

@@ -11,7 +11,7 @@ from statistics import median_low
 from retrieval.reading.bounded import Unreadable, decode
 from retrieval.reading.parsing.clean import plain
 from retrieval.reading.parsing.tables import LONGEST_LABEL, WIDEST, record
-from retrieval.reading.parsing.wire import Limits, Parsed
+from retrieval.reading.parsing.wire import Parsed, ParseLimits
 
 LONGEST = 1024 * 1024
 """Of one line and of one field, in characters."""
@@ -22,7 +22,7 @@ SAMPLE = 20
 _NUMBER = re.compile(r"[-+]?[\d.,\s]*\d[\d.,\s]*[%€$£]?$")
 
 
-def parse(content: bytes, limits: Limits) -> Parsed:
+def parse(content: bytes, limits: ParseLimits) -> Parsed:
     text = plain(_decode(content))
     rows = _rows(text, _delimiter(text))
     first = next(rows, None)

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 from retrieval.reading.markdown import as_code, as_text
 from retrieval.reading.parsing.tables import Cell, table_records
-from retrieval.reading.parsing.wire import Limits, Parsed
+from retrieval.reading.parsing.wire import Parsed, ParseLimits
 
 HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 BLOCKS = frozenset(
@@ -30,7 +30,7 @@ _ITEM = re.compile(r" *(?:- |\d+\. )")
 _STRUCTURE = ("#", "```")
 
 
-def parse(content: bytes, limits: Limits) -> Parsed:
+def parse(content: bytes, limits: ParseLimits) -> Parsed:
     page = decode(content)
     text, title = to_markdown(page)
     return Parsed(text, title)

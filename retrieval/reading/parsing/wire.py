@@ -9,7 +9,7 @@ from typing import IO
 import msgspec
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ParseLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Of one file, but for `files`. What needs more fails with the limit as its reason."""
 
     memory_bytes: int = 1024 * 1024 * 1024

@@ -14,7 +14,7 @@ import mammoth
 
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.parsing.webpage import to_markdown
-from retrieval.reading.parsing.wire import Limits, Parsed
+from retrieval.reading.parsing.wire import Parsed, ParseLimits
 
 MOST_PARTS = 10_000
 MAIN_PART = "word/document.xml"
@@ -28,7 +28,7 @@ _BACK_LINK = ">↑</a>"
 """Ends each of mammoth's footnotes."""
 
 
-def parse(content: bytes, limits: Limits) -> Parsed:
+def parse(content: bytes, limits: ParseLimits) -> Parsed:
     _check(content, limits)
     converted = mammoth.convert_to_html(
         BytesIO(content),
@@ -41,7 +41,7 @@ def parse(content: bytes, limits: Limits) -> Parsed:
     return Parsed(text)
 
 
-def _check(content: bytes, limits: Limits) -> None:
+def _check(content: bytes, limits: ParseLimits) -> None:
     try:
         with ZipFile(BytesIO(content)) as package:
             parts = package.infolist()

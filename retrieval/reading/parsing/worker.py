@@ -16,7 +16,7 @@ import msgspec
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.parsing.clean import one_line, plain
 from retrieval.reading.parsing.sandbox import allow_cpu, confine
-from retrieval.reading.parsing.wire import Limits, Parsed, Reply, read_frame, write_frame
+from retrieval.reading.parsing.wire import Parsed, ParseLimits, Reply, read_frame, write_frame
 
 PARSERS = {
     ".pdf": "pdf",
@@ -31,7 +31,7 @@ PARSERS = {
 
 
 def main(limits_json: str) -> None:
-    limits = msgspec.json.decode(limits_json, type=Limits)
+    limits = msgspec.json.decode(limits_json, type=ParseLimits)
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -52,7 +52,7 @@ def main(limits_json: str) -> None:
             return
 
 
-def answer(suffix: str, content: bytes, limits: Limits) -> Parsed | str:
+def answer(suffix: str, content: bytes, limits: ParseLimits) -> Parsed | str:
     """What the file holds, or the reason why it is not read."""
     try:
         return parse(suffix, content, limits)
@@ -66,9 +66,9 @@ def answer(suffix: str, content: bytes, limits: Limits) -> Parsed | str:
         return one_line(f"damaged: {type(exc).__name__}: {exc}")
 
 
-def parse(suffix: str, content: bytes, limits: Limits) -> Parsed:
+def parse(suffix: str, content: bytes, limits: ParseLimits) -> Parsed:
     module = importlib.import_module(f"retrieval.reading.parsing.{PARSERS[suffix]}")
-    parser = cast(Callable[[bytes, Limits], Parsed], module.parse)
+    parser = cast(Callable[[bytes, ParseLimits], Parsed], module.parse)
     parsed = parser(content, limits)
     text = plain(parsed.text).strip("\n")
     if not text.strip():

@@ -5,10 +5,10 @@ import pytest
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.parsing import notebook, spreadsheet, word
 from retrieval.reading.parsing.restructured import to_markdown
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 from tests.retrieval.parsing import make
 
-SMALL = Limits(unpacked_bytes=1_000_000, chars=10_000)
+SMALL = ParseLimits(unpacked_bytes=1_000_000, chars=10_000)
 
 
 def test_docx_headings_paragraphs_and_tables():

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 from tests.retrieval.parsing import make
 from tests.retrieval.parsing.index_folder import Outcome
 
@@ -128,4 +128,4 @@ def test_hostile_folder_every_bad_file_is_listed_with_its_reason(outcome):
 def test_hostile_folder_memory_is_bounded(outcome):
     # The largest file that is read is one line of 64 MiB, held twice while it grows.
     assert outcome.own_mib - outcome.before_mib < 400
-    assert outcome.parser_mib <= Limits().memory_bytes // MIB
+    assert outcome.parser_mib <= ParseLimits().memory_bytes // MIB

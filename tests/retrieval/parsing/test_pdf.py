@@ -2,14 +2,14 @@ import pytest
 
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.parsing import pdf
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 from tests.retrieval.parsing import make
 
 BODY = "Owls hunt at night and are silent flyers all over the world but for the far south."
 
 
 def parsed(content: bytes):
-    return pdf.parse(content, Limits())
+    return pdf.parse(content, ParseLimits())
 
 
 def test_pdf_larger_type_becomes_headings_by_size():
@@ -100,7 +100,7 @@ def test_pdf_notes_are_bounded():
 )
 def test_pdf_unreadable_says_why(content, reason):
     with pytest.raises(Unreadable, match=f"^{reason}"):
-        pdf.parse(content, Limits(pages=2))
+        pdf.parse(content, ParseLimits(pages=2))
 
 
 def test_pdf_one_endless_paragraph_takes_no_time():

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval.reading.bounded import Unreadable
 from retrieval.reading.parsing.pool import ParserPool
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 from tests.retrieval.parsing import make
 from tests.retrieval.parsing.processes import DEADLINE_S, children, only_child, until
 
@@ -57,7 +57,7 @@ def test_pool_parses_side_by_side(tmp_path):
 
 def test_pool_replaces_a_process_after_so_many_files(tmp_path):
     path = file(tmp_path, "a.csv", b"a,b\n1,2")
-    with ParserPool(Limits(files=2), processes=1) as pool:
+    with ParserPool(ParseLimits(files=2), processes=1) as pool:
         text(pool, path)
         first = only_child()
         text(pool, path)
@@ -67,7 +67,7 @@ def test_pool_replaces_a_process_after_so_many_files(tmp_path):
 
 
 def test_pool_replaces_a_process_that_keeps_much_memory(tmp_path):
-    with ParserPool(Limits(memory_bytes=240 << 20), processes=1) as pool:
+    with ParserPool(ParseLimits(memory_bytes=240 << 20), processes=1) as pool:
         text(pool, file(tmp_path, "small.csv", b"a,b\n1,2"))
         first = only_child()
         text(pool, file(tmp_path, "large.html", b"<p>" + b"x" * (20 << 20)))
@@ -87,8 +87,8 @@ def test_pool_replaces_a_process_that_died_idle(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (Limits(cpu_s=1, wall_s=DEADLINE_S), "needs more than 1 s of processor time"),
-        (Limits(wall_s=0.3), "takes longer than 0.3 s"),
+        (ParseLimits(cpu_s=1, wall_s=DEADLINE_S), "needs more than 1 s of processor time"),
+        (ParseLimits(wall_s=0.3), "takes longer than 0.3 s"),
     ],
 )
 def test_pool_slow_file_fails_alone(tmp_path, limits, reason):
@@ -101,13 +101,13 @@ def test_pool_slow_file_fails_alone(tmp_path, limits, reason):
 def test_pool_cpu_time_is_each_files_own(tmp_path):
     # Each takes some 0.3 s; together they need more than the limit.
     path = file(tmp_path, "a.html", b"<b>x</b>" * 40_000)
-    with ParserPool(Limits(cpu_s=2), processes=1) as pool:
+    with ParserPool(ParseLimits(cpu_s=2), processes=1) as pool:
         lengths = {len(text(pool, path)) for _ in range(20)}
     assert lengths == {40_000}
 
 
 def test_pool_swollen_file_fails_alone(tmp_path):
-    with ParserPool(Limits(memory_bytes=100 << 20), processes=1) as pool:
+    with ParserPool(ParseLimits(memory_bytes=100 << 20), processes=1) as pool:
         with pytest.raises(Unreadable, match="^needs more than 100 MiB of memory$"):
             text(pool, file(tmp_path, "a.html", b"x" * (60 << 20)))
         assert text(pool, file(tmp_path, "b.html", b"<p>one")) == "one"
@@ -153,7 +153,7 @@ def test_pool_closed_while_parsing_ends_at_once(tmp_path):
     ],
 )
 def test_pool_unreadable_file_says_why(tmp_path, name, content, reason):
-    with ParserPool(Limits(chars=1_000), processes=1) as pool:
+    with ParserPool(ParseLimits(chars=1_000), processes=1) as pool:
         with pytest.raises(Unreadable, match=f"^{reason}"):
             text(pool, file(tmp_path, name, content))
         assert len(children()) == 1
@@ -188,8 +188,8 @@ def test_parser_process_has_a_network_of_its_own_where_the_kernel_allows(tmp_pat
 CONFINED = """
 import os, resource, socket, subprocess, sys, ctypes
 from retrieval.reading.parsing.sandbox import allow_cpu, confine
-from retrieval.reading.parsing.wire import Limits
-confine(Limits(memory_bytes=1 << 30))
+from retrieval.reading.parsing.wire import ParseLimits
+confine(ParseLimits(memory_bytes=1 << 30))
 allow_cpu(5)
 attempts = {
     "socket": lambda: socket.socket(),

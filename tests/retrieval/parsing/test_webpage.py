@@ -2,7 +2,7 @@ import pytest
 
 from retrieval.reading.parsing.tables import WIDEST, Cell, laid_out
 from retrieval.reading.parsing.webpage import decode, parse, to_markdown
-from retrieval.reading.parsing.wire import Limits
+from retrieval.reading.parsing.wire import ParseLimits
 
 
 def markdown(page: str) -> str:
@@ -144,5 +144,5 @@ def test_html_encoding_is_told_as_browsers_do(content, text):
 
 
 def test_html_title_without_end_does_not_swallow_the_page():
-    found = parse(b"<title>Owls<body><p>Text", Limits())
+    found = parse(b"<title>Owls<body><p>Text", ParseLimits())
     assert (found.title, found.text) == ("Owls", "Text")

@@ -1,0 +1,29 @@
+"""What a caller asks: one question with the turns before it, and how it is to be answered."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from retrieval.language.characters import require_text
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Meta(min_length=1, max_length=8000)]
+
+    def __post_init__(self) -> None:
+        require_text(self.content)
+
+
+class AnswerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked. How long it may be, and how much it may want, each route bounds for itself."""
+
+    query: str
+    top_k: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    history: list[Message] = []
+    """Earlier turns, oldest first."""
+    filters: dict[str, Any] | None = None
+    """Which documents may be answered from, by their metadata (`retrieval.index.filters`)."""

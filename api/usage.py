@@ -1,0 +1,18 @@
+"""Token counts of an answer: as the engine reports them, or as we estimate them."""
+
+import msgspec
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool = False
+    """True when the engine reported none and we counted ourselves."""
+
+
+NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0)
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate on the high side: English runs at four bytes and more a token."""
+    return len(text.encode()) // 3 + 1
