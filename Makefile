@@ -33,11 +33,11 @@ lint: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# The contract of tests/api/test_contract.py against an engine of yours:
+# The contract of tests/engines/test_contract.py against an engine of yours:
 #   make test-engine ENGINE=vllm ENGINE_URL=http://gpu-host:8000 [ENGINE_API_KEY=… MODEL=…]
 test-engine: .venv/test.stamp
 	TEST_ENGINE=$(ENGINE) TEST_ENGINE_URL=$(ENGINE_URL) TEST_ENGINE_API_KEY=$(ENGINE_API_KEY) \
-	TEST_ENGINE_MODEL=$(MODEL) $(BIN)/pytest tests/api/test_contract.py -k given --tb=short $(ARGS)
+	TEST_ENGINE_MODEL=$(MODEL) $(BIN)/pytest tests/engines/test_contract.py -k given --tb=short $(ARGS)
 
 bench: .venv/test.stamp
 	$(BIN)/python -m bench.retrieval $(ARGS)

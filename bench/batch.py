@@ -15,7 +15,7 @@ import aiohttp
 
 from bench.relay import Row, print_rows
 from bench.serving import serving
-from tests.fake_engine import FakeEngine, saying
+from tests.support.fake_engine import FakeEngine, saying
 
 TEXT = (
     "# Green tea\n\nGreen tea is brewed with water of eighty degrees for two minutes. Hotter water "

@@ -31,7 +31,7 @@ from api.telemetry.metrics import Metrics
 from api.telemetry.record import Record
 from bench.relay import Row, print_rows
 from tests.ledger.servers import Server, binary
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 N_KEYS = 1000
 N_CONNECTIONS = 8

@@ -18,8 +18,8 @@ from statistics import median
 import uvicorn
 
 from bench.relay import Row, print_rows
-from tests.fake_engine import FakeEngine, saying
-from tests.ports import free_port
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.ports import free_port
 
 N_CONNECTIONS = 8
 SECONDS = 3.0

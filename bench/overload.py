@@ -16,8 +16,8 @@ import aiohttp
 
 from bench.relay import print_rows
 from bench.serving import serving
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import QUESTION
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import QUESTION
 
 PLACES = 8
 WAITING = 16

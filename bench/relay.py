@@ -23,7 +23,7 @@ from typing import Any
 import aiohttp
 import uvicorn
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 Row = dict[str, object]
 

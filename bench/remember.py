@@ -28,10 +28,10 @@ from api.log.analytics import Window
 from api.log.database import Database
 from api.log.reader import Wanted
 from api.settings.groups import Secret
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import settings_for
-from tests.remember.rows import answered
-from tests.remember.servers import Postgres, postgres
+from tests.log.rows import answered
+from tests.log.servers import Postgres, postgres
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import settings_for
 
 DAYS = 86400.0
 SIZES = ((10_000, 30.0), (100_000, 30.0), (1_000_000, 30.0), (1_000_000, 1.0))

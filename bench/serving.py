@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from retrieval.build.build import build_index
 from retrieval.models.embedder import load_embedder
 from retrieval.models.resolve import MINILM
-from tests.harness import Client, eventually
-from tests.ports import free_port
+from tests.support.harness import Client, eventually
+from tests.support.ports import free_port
 
 ALONE = {
     "CACHE_ENABLED": "false",

@@ -19,8 +19,8 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from tests.fake_engine import Exchange, FakeEngine, saying
-from tests.harness import frames, text_of
+from tests.support.fake_engine import Exchange, FakeEngine, saying
+from tests.support.harness import frames, text_of
 
 CLIENTS = 16
 SWAPS = 60
@@ -156,7 +156,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, FakeEngine() as engine:
         engine.script = cite
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.library.serve_alone", f"{home}/index", engine.url],
+            [sys.executable, "-m", "tests.retrieval.library.serve_alone", f"{home}/index",
+             engine.url],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from api.http.edge import Edge
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client, live, settings_for
-from tests.quick_starts import quick_starts
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import Client, live, settings_for
+from tests.support.quick_starts import quick_starts
 
 PAGES = {
     "france.md": "# France\n\nParis is the capital of France. It lies on the Seine.",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client, frames, live, settings_for, text_of
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import Client, frames, live, settings_for, text_of
 
 PAGES = [Path(__file__).parent.parent / "README.md"]
 URL = "http://127.0.0.1:8000"

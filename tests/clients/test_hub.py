@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.harness import Client, eventually
+from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client, eventually
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 MODEL = "ragrelay"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.harness import Client, eventually
+from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client, eventually
 
 PACKAGE = Path(sys.prefix) / "openai-npm" / "node_modules" / "openai" / "index.mjs"
 PROLOGUE = """

@@ -8,8 +8,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.harness import Client, eventually
+from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client, eventually
 
 QUESTION: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Be brief."},

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import Client
 
 PYTHON = Path(sys.prefix) / "peers-clients" / "bin" / "python"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_engine import FakeEngine
-from tests.harness import Client
+from tests.support.fake_engine import FakeEngine
+from tests.support.harness import Client
 
 PYTHON = Path(sys.prefix) / "schemathesis" / "bin" / "python"
 # What a body or header may be beyond its schema is told in words: such refusals are no findings.

@@ -4,7 +4,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from tests.threaded import ThreadedServer
+from tests.support.threaded import ThreadedServer
 
 EXPOSITIONS = Path(__file__).with_name("expositions")
 _SAMPLE = re.compile(r"^([\w:]+)(\{.*\})? (\S+)$")

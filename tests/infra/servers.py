@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import yaml
 
-from tests.harness import Client, eventually
 from tests.infra.tools import INFRA, tool
-from tests.ports import free_port
+from tests.support.harness import Client, eventually
+from tests.support.ports import free_port
 
 
 @contextmanager

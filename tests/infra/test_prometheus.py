@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.caching.conftest import Valkey
-from tests.dialects import answer_json
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client, eventually, live, settings_for
+from tests.cache.conftest import Valkey
 from tests.infra.exporter import EXPOSITIONS, Exporter, sample_names
 from tests.infra.servers import Prometheus, prometheus
 from tests.infra.tools import INFRA, ROOT, compose_yaml, run, tool
+from tests.support.dialects import answer_json
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import Client, eventually, live, settings_for
 
 RULES = {name: compose_yaml(f"infra/prometheus/{name}.yml") for name in ("recording", "alerts")}
 DASHBOARD = json.loads((INFRA / "grafana/dashboards/ragrelay.json").read_text())

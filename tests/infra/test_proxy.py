@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_engine import Exchange, FakeEngine, saying
-from tests.harness import QUESTION, Client, Stream, eventually, live, settings_for
 from tests.infra.servers import nginx
-from tests.ports import free_port
+from tests.support.fake_engine import Exchange, FakeEngine, saying
+from tests.support.harness import QUESTION, Client, Stream, eventually, live, settings_for
+from tests.support.ports import free_port
 
 GIVE_UP_S = 60
 """Three times the longest that nginx.conf waits."""

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import PAGES
-from tests.fake_engine import FakeEngine
-from tests.harness import Client, eventually, live, settings_for
+from tests.support.fake_engine import FakeEngine
+from tests.support.harness import Client, eventually, live, settings_for
 
 TOOLS = Path(sys.prefix) / "page-tools" / "node_modules"
 PLAYWRIGHT = TOOLS / "playwright-core" / "index.mjs"

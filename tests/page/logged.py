@@ -10,9 +10,9 @@ from api.http.schemas import FeedbackRequest
 from api.log.database import Database
 from api.log.rows import Noted, judged
 from api.settings.groups import Secret
-from tests.fake_engine import FakeEngine
-from tests.harness import Client, live, settings_for
-from tests.remember.rows import ACME, answered, write
+from tests.log.rows import ACME, answered, write
+from tests.support.fake_engine import FakeEngine
+from tests.support.harness import Client, live, settings_for
 
 HOUR_S = 3600.0
 HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"

@@ -2,9 +2,9 @@
 
 import json
 
-from tests.fake_engine import FakeEngine, delta, saying, sending
-from tests.harness import Client, eventually
 from tests.page.conftest import Browser, ask
+from tests.support.fake_engine import FakeEngine, delta, saying, sending
+from tests.support.harness import Client, eventually
 
 FRANCE = ["Paris is the capital", " of France [1]. It lies", " on the Seine."]
 

@@ -1,7 +1,7 @@
 """The views of documents and status on a server of their own, which they change."""
 
-from tests.harness import Client
 from tests.page.conftest import Browser, opened
+from tests.support.harness import Client
 
 
 def handed(name: str, text: str) -> str:

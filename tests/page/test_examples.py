@@ -9,8 +9,8 @@ from retrieval.build.build import build_documents
 from retrieval.index.filters import View
 from retrieval.index.index import open_index
 from retrieval.types import Document
-from tests.harness import Client
 from tests.retrieval.fakes import FakeEmbedder
+from tests.support.harness import Client
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client
 from tests.page.conftest import AXE, Browser, ask, opened, serving_documents
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import Client
 
 HOSTILE = [
     "<script>window.hit=1</script>",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_engine import FakeEngine, saying
-from tests.harness import Client, live, settings_for
 from tests.page.conftest import Browser, ask, opened
+from tests.support.fake_engine import FakeEngine, saying
+from tests.support.harness import Client, live, settings_for
 
 REFUSALS = {
     "engine_down": (503, "The language model does not answer"),
