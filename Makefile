@@ -7,7 +7,8 @@ PIP_ARGS ?=
 BIN := .venv/bin
 DOCS ?=
 
-.PHONY: run test test-infra test-peers-clients lint bench bench-peers soak test-engine clean install
+.PHONY: run test test-infra test-peers-clients lint map settings bench bench-peers soak test-engine \
+  clean install
 
 run: .venv/run.stamp
 	@exec $(BIN)/ragrelay up $(DOCS)
@@ -32,6 +33,14 @@ lint: .venv/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Rooms and the imports between them; docs/architecture.md says which may be.
+map: .venv/test.stamp
+	$(BIN)/python -m tests.support.rooms
+
+# docs/settings.md and .env.example, from the structs.
+settings: .venv/test.stamp
+	$(BIN)/python -m tests.support.settings_pages
 
 # The contract of tests/engines/test_contract.py against an engine of yours:
 #   make test-engine ENGINE=vllm ENGINE_URL=http://gpu-host:8000 [ENGINE_API_KEY=… MODEL=…]

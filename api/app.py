@@ -1,17 +1,12 @@
-"""`create_app`: routes, error handler and lifespan, put together. Importing opens nothing."""
+"""The Litestar app: its routes, error handler and lifespan. Importing this opens nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, Response
-from litestar.config.cors import CORSConfig
+from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 
 from api.errors import (
     ErrorBody,
@@ -25,10 +20,12 @@ from api.errors import (
     retry_after,
 )
 from api.http.body import JSONRequest
+from api.http.cross_origin import cors_config
 from api.http.edge import Edge, record_of
 from api.http.idempotency import Idempotency
 from api.http.kept_streams import KeptStreams
-from api.http.responses import failed
+from api.http.openapi import openapi_config
+from api.http.responses import note_failure
 from api.http.routes import (
     ab,
     account,
@@ -89,8 +86,8 @@ def create_app(settings: Settings | None = None) -> Edge:
         request_class=JSONRequest,
         request_max_body_size=settings.api.body_limit,
         exception_handlers={Exception: _answer_error},
-        cors_config=_cors(settings.api.cors_origins),
-        openapi_config=_openapi(settings.auth.enabled),
+        cors_config=cors_config(settings.api.cors_origins),
+        openapi_config=openapi_config(settings.auth.enabled),
         logging_config=None,
         debug=False,
     )
@@ -102,38 +99,6 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
     if isinstance(error, HTTPException) and error.status_code in _FRAMEWORK_ERRORS:
         cls, message = _FRAMEWORK_ERRORS[error.status_code]
         error = cls(message)
-    failed(record, error)
+    note_failure(record, error)
     body = ErrorBody.of(error, record.request_id)
     return Response(body, status_code=answer_for(error).status, headers=retry_after(error))
-
-
-def _cors(origins: str) -> CORSConfig | None:
-    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
-    if not allowed:
-        return None
-    return CORSConfig(
-        allow_origins=allowed,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=[
-            "Content-Type",
-            "X-API-Key",
-            "X-Request-ID",
-            "Authorization",
-            "Idempotency-Key",
-            "Last-Event-ID",
-        ],
-        expose_headers=["X-Request-ID", "Retry-After", "X-Resume-ID"],
-    )
-
-
-def _openapi(auth_enabled: bool) -> OpenAPIConfig:
-    key = SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header")
-    return OpenAPIConfig(
-        title="ragrelay",
-        version=version("ragrelay"),
-        description="Answers from your documents, through the engine of your choice.",
-        components=Components(security_schemes={"key": key}),
-        security=[{"key": []}] if auth_enabled else None,
-        path="/schema",
-        render_plugins=[JsonRenderPlugin(path="/", media_type=MediaType.JSON)],
-    )

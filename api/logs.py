@@ -1,4 +1,4 @@
-"""One JSON object a line on stderr. No text of users, documents or models goes in."""
+"""Structured logs: one JSON object a line on stderr, without text of users or documents."""
 
 import logging
 import sys

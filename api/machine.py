@@ -1,4 +1,4 @@
-"""How many cores are ours, and who gets them."""
+"""How many CPU cores this process may use, and how many of them models get."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""uvicorn, one worker, on a socket that was bound before anything else started.
+"""Run the app under uvicorn, on a socket that was bound before anything else started.
 
 One worker a process: models and index are loaded once, gauges stay true; scale by replicas.
 """
@@ -19,7 +19,6 @@ from api.settings.groups import ApiSettings
 
 CLOSE_S = 2
 """For connections without an answer under way, once the answers have ended."""
-
 
 _HEAD = b"HTTP/1."
 

@@ -9,6 +9,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     estimated: bool = False
     """True when the engine reported none and we counted ourselves."""
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
 
 NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0)
 

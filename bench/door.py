@@ -7,12 +7,10 @@ the callers are 1,000 keys in turn, first seen before the measurement.
 """
 
 import asyncio
-import subprocess
 import sys
 import time
-from pathlib import Path
+from contextlib import ExitStack
 from statistics import median
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,22 +18,24 @@ import uvicorn
 from litestar import Litestar, Request, get
 from litestar.datastructures import State
 
+from api.admission.caller import Limit, RouteClass
 from api.admission.door import Door, Rules
 from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
-from api.admission.limits import Limit
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls, Script
 from api.stores.connect import connect
 from api.telemetry.metrics import Metrics
 from api.telemetry.record import Record
-from bench.relay import Row, print_rows
-from tests.ledger.servers import Server, binary
-from tests.support.ports import free_port
+from bench.support.processes import free_port, is_open, module, until, valkey
+from bench.support.tables import Row, print_rows
 
 N_KEYS = 1000
 N_CONNECTIONS = 8
 SECONDS = 3.0
+AS_LEDGER = (
+    "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
+)  # fmt: skip
 ONE_CALL = Script("return redis.call('INCR', KEYS[1])")
 
 
@@ -44,7 +44,7 @@ def app(role: str, socket: str) -> Any:
     from api.http.admit import admitting
 
     calls = RedisCalls(connect(f"unix://{socket}"), Breaker("bench"))
-    limits = {"query": Limit(requests=1_000_000)}
+    limits: dict[RouteClass, Limit] = {"query": Limit(requests=1_000_000)}
     door = Door(calls, Rules(limits=limits), api_key=b"of the settings")
     pipeline = SimpleNamespace(max_new_tokens=80)
     settings = SimpleNamespace(pipeline=pipeline)
@@ -101,8 +101,8 @@ async def load(port: int, keys: list[str]) -> float:
     return done / (time.perf_counter() - started)
 
 
-async def make_keys(server: Server) -> list[str]:
-    redis = server.client()
+async def make_keys(socket: str) -> list[str]:
+    redis = connect(f"unix://{socket}")
     store = KeyStore(RedisCalls(redis, Breaker("bench"), timeout_s=5), max_keys=2 * N_KEYS)
     created = [await store.create(KeySpec(name=f"key {n}")) for n in range(N_KEYS)]
     await redis.aclose()
@@ -110,49 +110,25 @@ async def make_keys(server: Server) -> list[str]:
 
 
 def rows() -> list[Row]:
-    program = binary("valkey")
-    assert program is not None
-    with TemporaryDirectory() as home:
-        server = Server(program, Path(home))
-        server.start()
-        keys = asyncio.run(make_keys(server))
-        ports = {"door": free_port(), "one_call": free_port()}
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-m", "bench.door", role, str(port), str(server.socket)]
-            )
-            for role, port in ports.items()
-        ]
-        rates: dict[str, list[float]] = {role: [] for role in ports}
-        try:
-            for port in ports.values():
-                _until_open(port)
-                asyncio.run(load(port, keys))  # every key is seen once
-            for _ in range(3):
-                for role, port in ports.items():
-                    rates[role].append(asyncio.run(load(port, keys)))
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
-            server.kill()
+    ports = {"door": free_port(), "one_call": free_port()}
+    rates: dict[str, list[float]] = {role: [] for role in ports}
+    with ExitStack() as stack:
+        socket = stack.enter_context(valkey(*AS_LEDGER))
+        keys = asyncio.run(make_keys(socket))
+        for role, port in ports.items():
+            stack.enter_context(module("bench.door", role, str(port), socket))
+        for port in ports.values():
+            until(lambda port=port: is_open(port))  # type: ignore[misc]
+            asyncio.run(load(port, keys))  # every key is seen once
+        for _ in range(3):
+            for role, port in ports.items():
+                rates[role].append(asyncio.run(load(port, keys)))
     door, one_call = median(rates["door"]), median(rates["one_call"])
     return [
         {"what": "auth + limits, 1,000 keys, requests/s", "ours": f"{door:.0f}",
          "bare": f"route with one Redis call {one_call:.0f}",
          "ratio": f"{one_call / door:.2f}", "goal": "≤ 1.3"},
     ]  # fmt: skip
-
-
-def _until_open(port: int) -> None:
-    import socket
-
-    for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("the server did not come up")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import uvicorn
 
-from bench.relay import Row, print_rows
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.ports import free_port
+from bench.support.engine import ScriptedEngine
+from bench.support.processes import free_port
+from bench.support.tables import Row, print_rows
 
 N_CONNECTIONS = 8
 SECONDS = 3.0
@@ -40,7 +41,7 @@ def bare(port: int) -> None:
 
     from api.http.schemas import QueryRequest
 
-    answer = {"answer": "x" * 1500, "sources": [], "cache": {"kind": "none"}}
+    answer: dict[str, object] = {"answer": "x" * 1500, "sources": [], "cache": {"kind": "none"}}
 
     @post("/query", status_code=200)
     async def post_query(data: JSONBody[QueryRequest]) -> dict[str, object]:
@@ -94,8 +95,7 @@ def rows() -> list[Row]:
     from retrieval.build.build import build_index
     from retrieval.models.embedder import load_embedder
 
-    with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
-        engine.script = saying(ANSWER.split(" "))
+    with tempfile.TemporaryDirectory() as folder, ScriptedEngine(_answer) as engine:
         page = Path(folder) / "tea.md"
         page.write_text(PAGE)
         embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
@@ -120,7 +120,7 @@ def rows() -> list[Row]:
             "DATABASE_URL": f"sqlite:///{folder}/log.sqlite",
             "API_PORT": str(ports["logged"]),
         }
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         children = [
             subprocess.Popen(valkey, **quiet),
             subprocess.Popen(serve, env=environ, **quiet),
@@ -166,6 +166,10 @@ def _measure(ports: dict[str, int], encoding_ms: float) -> list[Row]:
          "bare": f"embedding {encoding_ms:.1f} ms, route {bare_ms:.1f} ms", "ratio": "",
          "goal": "≤ 2 ms"},
     ]  # fmt: skip
+
+
+def _answer(_: bytes) -> list[str]:
+    return ANSWER.split(" ")
 
 
 def _encoding_ms(embedder: object) -> float:

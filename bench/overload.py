@@ -14,11 +14,11 @@ from statistics import median
 
 import aiohttp
 
-from bench.relay import print_rows
-from bench.serving import serving
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.harness import QUESTION
+from bench.support.engine import ScriptedEngine
+from bench.support.serving import serving
+from bench.support.tables import print_rows
 
+QUESTION = {"query": "What is the capital of France?"}
 PLACES = 8
 WAITING = 16
 ANSWER_S = 0.5
@@ -71,17 +71,18 @@ def rate(ended: list[Ended]) -> float:
 
 @contextmanager
 def served() -> Iterator[str]:
-    with FakeEngine() as engine:
-        engine.script = saying(["Paris."], first_after=ANSWER_S)
-        with serving(
+    with (
+        ScriptedEngine(lambda _: ["Paris."], first_after_s=ANSWER_S) as engine,
+        serving(
             "# France\n\nParis is the capital of France.",
             ENGINE="llamacpp",
             ENGINE_URL=engine.url,
             CB_REDIS_URL="redis://127.0.0.1:1/0",
             ENGINE_MAX_CONCURRENT=str(PLACES),
             ENGINE_QUEUE=str(WAITING),
-        ) as url:
-            yield f"{url}/query"
+        ) as url,
+    ):
+        yield f"{url}/query"
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ class GptCache:
         self._cache.data_manager.close()
 
 
-PEERS = {"redisvl": RedisVl, "gptcache": GptCache}
+PEERS: dict[str, type[RedisVl | GptCache]] = {"redisvl": RedisVl, "gptcache": GptCache}
 
 
 def run(peer: str, mode: str, folder: Path, task: str) -> dict[str, object]:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from api.evaluation.cache import Cases, Pair, judge_file, judge_pairs, read_pairs
-from api.evaluation.intervals import Rate
+from api.evaluation.cache import Cases, Pair, Rate, judge_file, judge_pairs, read_pairs
 from bench.caching import THRESHOLD
 from bench.peers_cache_tasks import NONE, Result, Task, Texts
 from retrieval.models.embedder import load_embedder

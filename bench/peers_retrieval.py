@@ -78,7 +78,7 @@ def _ours(
 def _haystack(
     index: Index, queries: list[str], query_embeddings: Float32Array
 ) -> tuple[list[float], list[list[str]]]:
-    passages = [index.store[row] for row in range(len(index))]
+    passages = [index.passages[row] for row in range(len(index))]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         texts = [passage.indexed_text for passage in passages]
@@ -88,7 +88,7 @@ def _haystack(
         np.save(folder / "queries.npy", query_embeddings)
         venv.create(folder / "venv", with_pip=True)
         python = folder / "venv" / "bin" / "python"
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, HAYSTACK], check=True)
         program = Path(__file__).with_name("peers_retrieval_haystack.py")
         subprocess.run([python, program, folder], check=True)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from retrieval.build import assembly
 from retrieval.build.build import build_documents
 from retrieval.index.filters import EVERYTHING, View, parse_filters
-from retrieval.index.index import Index, open_index
+from retrieval.index.index import SPARSE, Index, open_index
+from retrieval.index.terms import TermCounts
 from retrieval.search.clock import Clock
 from retrieval.search.ranking import Ranker
 from retrieval.types import Document, Float32Array
@@ -97,7 +99,7 @@ def bench_build(n: int, folder: Path) -> list[Row]:
     rows.append(("bare bm25s and FAISS", f"{bare_s:.1f} s of CPU"))
     for seq, place in enumerate((5, n // 2, n - 3), start=2):
         corpus[place] = Document(f"d{place}", "", f"changed to something else {seq}")
-        wall_s, cpu_s, lag = _watched(lambda seq=seq: build(seq))
+        wall_s, cpu_s, lag = _watched(partial(build, seq))
         shown = f"{_shown(wall_s, cpu_s, lag)}; {cpu_s / bare_s:.2f} of bare"
         rows.append(("one of them changed", shown))
     assembly.INLINE_PASSAGES = n + 1
@@ -162,7 +164,7 @@ def _watched(work: Callable[[], None]) -> tuple[float, float, tuple[float, float
 
 def _bare(index: Index) -> float:
     """CPU seconds of the libraries alone for the same BM25 and dense index."""
-    counted = assembly.TermCounts.load(index.directory / assembly.SPARSE)
+    counted = TermCounts.load(index.directory / SPARSE)
     tokens = [
         np.repeat(counted.ids[first:end], counted.counts[first:end]).tolist()
         for first, end in zip(counted.starts[:-1], counted.starts[1:], strict=True)

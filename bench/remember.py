@@ -27,11 +27,12 @@ from api.log import reader as reading
 from api.log.analytics import Window
 from api.log.database import Database
 from api.log.reader import Wanted
-from api.settings.groups import Secret
-from tests.log.rows import answered
-from tests.log.servers import Postgres, postgres
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.harness import settings_for
+from api.settings.env import Settings
+from api.telemetry.record import Record
+from bench.support.engine import ScriptedEngine
+from bench.support.postgres import postgres
+from bench.support.processes import valkey
+from bench.support.serving import index_page
 
 DAYS = 86400.0
 SIZES = ((10_000, 30.0), (100_000, 30.0), (1_000_000, 30.0), (1_000_000, 1.0))
@@ -78,19 +79,24 @@ async def time_calls(url: str, rows: int, days: float) -> dict[str, list[float]]
     await database.run(lambda connection: connection.execute(text(SEED), values), within_s=500.0)
     await database.run(lambda connection: connection.execute(text("ANALYZE")), within_s=60.0)
     took: dict[str, list[float]] = {}
+    window = Window(since=now - DAYS)
     for name, call in CALLS.items():
+
+        def measured(connection: AsyncConnection, call: Any = call) -> Awaitable[Any]:
+            return call(connection, window)
+
         for _ in range(REPEATS):
             started = time.perf_counter()
-            await database.run(lambda c, call=call: call(c, Window(since=now - DAYS)), within_s=60)
+            await database.run(measured, within_s=60)
             took.setdefault(name, []).append((time.perf_counter() - started) * 1000)
     await database.close()
     return took
 
 
-def sizes(server: Postgres, folder: str) -> None:
+def sizes(create: Callable[[str], str], folder: str) -> None:
     print("24 h window, ms, p50 / p95 of", REPEATS)
     for n, (rows, days) in enumerate(SIZES):
-        for url in (server.create(f"bench{n}"), f"sqlite:///{folder}/bench{n}"):
+        for url in (create(f"bench{n}"), f"sqlite:///{folder}/bench{n}"):
             _show(url.partition(":")[0], rows, days, asyncio.run(time_calls(url, rows, days)))
 
 
@@ -132,11 +138,9 @@ async def cpu_ms(app: Edge) -> float:
     return (time.thread_time() - started) / N_REQUESTS * 1000
 
 
-async def path(urls: dict[str, str], index_dir: Path, engine_url: str) -> None:
+async def path(urls: dict[str, str], environ: dict[str, str]) -> None:
     apps = {
-        name: create_app(
-            settings_for(engine_url, index_dir, database={"database_url": Secret(url)})
-        )
+        name: create_app(Settings.from_env(environ | {"DATABASE_URL": url}))
         for name, url in urls.items()
     }
     took: dict[str, list[float]] = {name: [] for name in apps}
@@ -158,7 +162,12 @@ def append_us() -> float:
     from api.settings.log import DatabaseSettings
 
     log = QueryLog(Database("", "/nonexistent"), DatabaseSettings())
-    record = answered().record
+    record = Record(
+        request_id="r1", started=time.monotonic(), endpoint="/query", engine="tgi", model="m",
+        answers=True, status=200, prompt_version="p1", generation="g1",
+        passage_ids=["a:0", "b:1"], cost_eur=0.001, prompt_tokens=100, completion_tokens=10,
+        stages_ms={"first_token": 50.0, "total": 100.0},
+    )  # fmt: skip
     started = time.thread_time()
     for _ in range(100_000):
         log.note(record, PUBLIC)
@@ -167,26 +176,26 @@ def append_us() -> float:
 
 def main() -> None:
     wanted = sys.argv[1:] or ["path", "sizes"]
-    with postgres() as server:
+    with postgres() as create, tempfile.TemporaryDirectory() as folder:
         if "path" in wanted:
             print(f"append: {append_us():.2f} us")
-            with tempfile.TemporaryDirectory() as folder, FakeEngine() as engine:
-                from retrieval.build.build import build_index
-                from retrieval.models.embedder import load_embedder
-
-                page = Path(folder) / "france.md"
-                page.write_text("# France\n\nParis is the capital of France.")
-                embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
-                build_index(Path(folder) / "index", [page], embedder)
-                embedder.close()
-                engine.script = saying([" word"] * 80)
-                url = server.create("path")
-                asyncio.run(_migrate(url))
-                urls = {"off": "off", "sqlite": f"sqlite:///{folder}/log", "postgresql": url}
-                asyncio.run(path(urls, Path(folder) / "index", engine.url))
+            index_dir = Path(folder) / "index"
+            index_page(index_dir, "# France\n\nParis is the capital of France.")
+            url = create("path")
+            asyncio.run(_migrate(url))
+            urls = {"off": "off", "sqlite": f"sqlite:///{folder}/log", "postgresql": url}
+            with ScriptedEngine(lambda _: [" word"] * 80) as engine, valkey() as socket:
+                environ = {
+                    "ENGINE": "llamacpp",
+                    "ENGINE_URL": engine.url,
+                    "RETRIEVAL_INDEX_DIR": str(index_dir),
+                    "CB_REDIS_URL": f"unix://{socket}",
+                    "CACHE_ENABLED": "false",
+                    "LIMIT_ENABLED": "false",
+                }
+                asyncio.run(path(urls, environ))
         if "sizes" in wanted:
-            with tempfile.TemporaryDirectory() as folder:
-                sizes(server, folder)
+            sizes(create, folder)
 
 
 async def _migrate(url: str) -> None:

@@ -160,7 +160,7 @@ def _ours(retriever: Retriever, queries: list[str]) -> Times:
 def _bare(index: Index, queries: list[str], given: GivenVectors) -> Times:
     """bm25s.tokenize + retrieve and an exact FAISS search as their manuals show them, no fusion."""
     stemmer = Stemmer.Stemmer("english")
-    texts = [index.store[row].indexed_text for row in range(len(index))]
+    texts = [index.passages[row].indexed_text for row in range(len(index))]
     options = {"stopwords": "english", "stemmer": stemmer, "show_progress": False}
     bm25 = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
     bm25.index(bm25s.tokenize(texts, **options), show_progress=False)

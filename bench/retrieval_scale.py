@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any
 
 import faiss
 import msgspec
@@ -19,7 +20,8 @@ from bench.retrieval_chart import Chart
 from bench.retrieval_texts import derived_vectors, real_texts, real_vectors
 from retrieval.build.build import build_index
 from retrieval.index.dense import DenseIndex, build_dense
-from retrieval.index.sparse import SparseIndex, SparseInfo, build_sparse, terms
+from retrieval.index.sparse import SparseIndex, SparseInfo, best_rows, terms, write_sparse
+from retrieval.index.terms import count_terms
 from retrieval.models.embedder import BATCH, load_embedder
 from retrieval.models.resolve import MINILM, resolve_model
 from retrieval.models.torch_encoder import load_model
@@ -108,17 +110,17 @@ def bench_bm25() -> list[Row]:
     queries = [" ".join(text.split()[20:28]) for text in texts[:: N_BM25 // 40]]
     robertson = SparseInfo(method="robertson")
     with tempfile.TemporaryDirectory() as folder:
-        build_sparse(texts, Path(folder), robertson)
+        write_sparse(count_terms(texts, terms), Path(folder), robertson)
         index = SparseIndex.load(Path(folder), robertson)
         judge = BM25Okapi([terms(text) for text in texts], k1=robertson.k1, b=robertson.b)
         same = 0
         for query in queries:
             expected = judge.get_scores(terms(query))
-            rows = index.search(query, 10)[1]
+            rows = best_rows(index.scores(query), 10)
             same += bool(
                 np.allclose(expected[rows], np.sort(expected)[::-1][: len(rows)], rtol=1e-5)
             )
-        ours = _us(lambda query: index.search(query, 10), queries)
+        ours = _us(lambda query: best_rows(index.scores(query), 10), queries)
         theirs = _us(lambda query: _best(judge.get_scores(terms(query))), queries)
     return [
         (f"bm25s in our index, {N_BM25} texts", f"{ours / 1000:.2f} ms"),
@@ -142,21 +144,22 @@ def _ours(n: int, vectors: Float32Array, queries: Float32Array, nearest: np.ndar
     return f"{n} ours ({chosen})", f"{us:.0f} µs, {missed:.2f} % missed, built {built_s:.1f} s"
 
 
-def _ivf(vectors: Float32Array) -> tuple[faiss.Index, list[tuple[str, object]]]:
+def _ivf(vectors: Float32Array) -> tuple[faiss.Index, list[tuple[str, Any]]]:
     n, dim = vectors.shape
     nlist = round(4 * n**0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, nlist, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.max_points_per_centroid = 10, 64
     index.cp.min_points_per_centroid = 1
     probes = (16, 32, 64, 128, 256)
-    return index, [(f"nprobe {p}", faiss.SearchParametersIVF(nprobe=p)) for p in probes]
+    return index, [(f"nprobe {p}", faiss.SearchParametersIVF(nprobe=p)) for p in probes]  # type: ignore[call-arg]
 
 
-def _hnsw(vectors: Float32Array) -> tuple[faiss.Index, list[tuple[str, object]]]:
+def _hnsw(vectors: Float32Array) -> tuple[faiss.Index, list[tuple[str, Any]]]:
     index = faiss.IndexHNSWFlat(vectors.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = 100
     depths = (100, 200, 300, 500)
-    return index, [(f"efSearch {d}", faiss.SearchParametersHNSW(efSearch=d)) for d in depths]
+    parameters = faiss.SearchParametersHNSW  # type: ignore[attr-defined]
+    return index, [(f"efSearch {d}", parameters(efSearch=d)) for d in depths]
 
 
 def _seeds_and_queries() -> tuple[Float32Array, Float32Array]:

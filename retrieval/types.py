@@ -1,4 +1,6 @@
-"""Values that pass between the stages, and the errors a caller can act on.
+"""Documents, passages and hits, what a model must offer, and the errors of retrieval.
+
+Every room of the package imports this module, so it imports none of them.
 
 RetrievalError
 ├── IndexMissing       no index there yet
@@ -14,7 +16,7 @@ RetrievalError
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -22,9 +24,19 @@ import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+"""Numbers of passages in one index, from 0."""
 Mask = npt.NDArray[np.bool_]
+Language = Literal[
+    "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
+    "portuguese", "russian", "spanish", "swedish", "turkish",
+]  # fmt: skip
+"""Of an index, for stems and stop words; `none` neither stems nor drops a word."""
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
+"""Called with (stage, done, total); total is 0 where it is not known."""
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Do nothing: the Progress of a caller that wants to hear of none."""
 
 
 PUBLIC = "public"
@@ -32,8 +44,11 @@ PUBLIC = "public"
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Not looked at by the garbage collector, whose rounds over 100,000 of them would stop the
-    event loop for 0.1 s: metadata is what JSON can hold, so there are no cycles."""
+    """One text to be searched, with who may see it.
+
+    gc=False: the collector's rounds over 100,000 of them would stop the event loop for 0.1 s;
+    metadata is what JSON can hold, so there are no cycles to find.
+    """
 
     doc_id: str
     title: str
@@ -45,7 +60,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Passage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A cut of a document: `document.text[start:end] == text`."""
+    """A part of a document that is searched by itself: `document.text[start:end] == text`."""
 
     passage_id: str
     doc_id: str
@@ -67,7 +82,10 @@ class Passage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """`dense` is a cosine, `sparse` a BM25 score (None: no term in common)."""
+    """Why a passage was found: `dense` is a cosine, `sparse` BM25's score (None: no common term).
+
+    `fused` orders the ranking; `rerank` is the cross-encoder's score where one read the passage.
+    """
 
     dense: float | None
     sparse: float | None
@@ -76,13 +94,19 @@ class Scores(msgspec.Struct, frozen=True):
 
 
 class Hit(msgspec.Struct, frozen=True):
+    """A passage that a search found."""
+
     passage: Passage
     rank: int
+    """From 1, best first."""
     scores: Scores
 
 
 class TextEmbedder(Protocol):
-    """The part of an embedder that building and searching need."""
+    """What building and searching need of an embedding model; `models.embedder` has one.
+
+    A protocol, so that neither imports torch, and tests give fixed vectors.
+    """
 
     @property
     def model_id(self) -> str: ...
@@ -94,19 +118,29 @@ class TextEmbedder(Protocol):
     def max_tokens(self) -> int: ...
     @property
     def tokenizer(self) -> Any: ...
-    async def embed(self, query: str) -> Float32Array: ...
-    def encode_queries(self, queries: Sequence[str]) -> Float32Array: ...
+    async def embed(self, query: str) -> Float32Array:
+        """(dim,), of unit L2 norm."""
+        ...
+
+    def encode_queries(self, queries: Sequence[str]) -> Float32Array:
+        """(n, dim); blocking."""
+        ...
+
     def encode_passages(
         self, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
-    ) -> Float32Array: ...
+    ) -> Float32Array:
+        """(n, dim); blocking. `progress` is called with (done, total)."""
+        ...
 
 
 class TextReranker(Protocol):
-    """The part of a reranker that searching needs."""
+    """What searching needs of a reranker; `models.reranker` has one."""
 
     async def scores(
         self, query: str, texts: Sequence[str], *, time_left_s: float | None = None
-    ) -> Float32Array: ...
+    ) -> Float32Array:
+        """(n,), higher is more relevant. Raises NotReranked."""
+        ...
 
 
 class RetrievalError(Exception):

@@ -6,15 +6,12 @@ from pathlib import Path
 import pytest
 
 from api.http.edge import Edge
-from tests.support.fake_engine import FakeEngine, saying
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import Client, live, settings_for
+from tests.support.pages import PAGES
 from tests.support.quick_starts import quick_starts
 
-PAGES = {
-    "france.md": "# France\n\nParis is the capital of France. It lies on the Seine.",
-    "peru.md": "# Peru\n\nLima is the capital of Peru. The Incas built Machu Picchu.",
-    "tea.txt": "Green tea is brewed with water of eighty degrees for two minutes.",
-}
+pytest_plugins = ["tests.support.fixtures"]
 
 
 @pytest.fixture(scope="session", autouse=True)

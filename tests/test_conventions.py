@@ -6,41 +6,19 @@ from pathlib import Path
 import pytest
 
 from api.errors import ERRORS, INTERNAL
-from api.settings.env import Variable, variables
+from tests.support import settings_pages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 ROOMS = sorted([*ROOT.glob("api/**/*.py"), *ROOT.glob("retrieval/**/*.py")])
 
 
-def shown_default(variable: Variable) -> str:
-    default = "" if variable.default is None else variable.default
-    return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def settings_rows() -> list[str]:
-    """The README's settings table, as it must stand there."""
-    return [
-        f"| `{v.name}` | {f'`{shown_default(v)}`' if shown_default(v) else ''} | {v.description} |"
-        for v in variables()
-    ]
-
-
-def env_example() -> str:
-    """`.env.example`, as it must be."""
-    lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
-    for variable in variables():
-        lines += [f"# {variable.description}", f"#{variable.name}={shown_default(variable)}", ""]
-    return "\n".join(lines)
-
-
-def test_readme_settings_table_is_the_structs() -> None:
-    assert "\n".join(settings_rows()) in README
-
-
-def test_env_example_is_the_structs() -> None:
-    example = (ROOT / ".env.example").read_text()
-    assert example.startswith(env_example())  # what follows is compose.yaml's alone
+def test_settings_pages_are_the_structs() -> None:
+    """`make settings` writes both."""
+    assert settings_pages.PAGE.read_text() == settings_pages.page()
+    assert settings_pages.EXAMPLE.read_text().startswith(
+        settings_pages.example() + settings_pages.COMPOSE_ALONE
+    )
 
 
 def test_docs_error_table_is_the_code() -> None:

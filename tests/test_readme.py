@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_engine import FakeEngine, saying
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import Client, frames, live, settings_for, text_of
 
 PAGES = [Path(__file__).parent.parent / "README.md"]

@@ -1,6 +1,7 @@
 """A response's head leaves with its body, and alone where there is none."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
@@ -33,7 +34,7 @@ def transport() -> Recorded:
 
 def after_a_turn(transport: Recorded, *writes: bytes, close: bool = False) -> None:
     async def turn() -> None:
-        joining = _Joining(transport, asyncio.get_running_loop())
+        joining = _Joining(cast(asyncio.Transport, transport), asyncio.get_running_loop())
         for data in writes:
             joining.write(data)
         if close:

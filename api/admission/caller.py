@@ -1,4 +1,4 @@
-"""Who asks and what they may: values made by the door, read by everything behind it."""
+"""Who sent a request and what they may do: the caller, limits, and the documents they may see."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
@@ -39,11 +39,15 @@ class LimitOverride(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyBudget(msgspec.Struct, frozen=True):
+    """What one key may spend in a window."""
+
     window: Literal["hour", "day", "month"]
     micro_eur: Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class Caller(msgspec.Struct, frozen=True):
+    """Who sent a request: tenant, groups, scopes, and the limits and budgets of their key."""
+
     tenant: str
     scopes: frozenset[Scope]
     key_id: str = ""
@@ -64,7 +68,7 @@ SETTINGS_KEY = Caller("public", ALL_SCOPES, key_id="settings")
 
 
 def view_of(caller: Caller, filters: Mapping[str, object] | None = None) -> View:
-    """Raises Invalid for filters that are none."""
+    """Return which documents a caller may see, narrowed by filters. Raises Invalid for bad ones."""
     try:
         parsed = parse_filters(filters) if filters else None
     except ValueError as exc:

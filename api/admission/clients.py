@@ -1,8 +1,8 @@
-"""Which address a request counts for: the peer's, or the one that a trusted proxy names."""
+"""The client address a request counts for: the connection's, or what a trusted proxy names."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 UNKNOWN = "unknown"
 """What has no address counts together: a socket in the file system."""
@@ -12,11 +12,12 @@ _IPV6_PREFIX = 64
 """What one customer gets at least: https://www.rfc-editor.org/rfc/rfc6177"""
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 
 class Clients:
-    """`trusted`: networks such as 10.0.0.0/8, whose X-Forwarded-For is believed.
+    """Finds client addresses.
+
+    `trusted`: networks such as 10.0.0.0/8, whose X-Forwarded-For is believed.
 
     Raises ValueError where one is no network.
     """

@@ -1,6 +1,6 @@
-"""Takes from buckets in Redis, and from buckets of this process alone while Redis is down.
+"""Count requests in Redis, or in this process alone while Redis is down.
 
-Never in silence: each change is a line in the log, and `trouble` tells who asks.
+Each change from one to the other is a line in the log, and `trouble` says why.
 """
 
 import time
@@ -15,7 +15,7 @@ REFUSES_WRITES = "refuses writes"
 
 
 class Counting:
-    """`name` says in the log what is counted."""
+    """Takes from buckets, wherever they are. `name` says in the log what is counted."""
 
     def __init__(
         self, calls: RedisCalls, name: str, *, clock: Callable[[], float] = time.monotonic
@@ -27,12 +27,10 @@ class Counting:
         self._clock = clock
         self._local = LocalBuckets()
 
-    async def take(
-        self, buckets: Sequence[Bucket], *, record_key: str = "", also: Sequence[str] = ()
-    ) -> Taken | None:
+    async def take(self, buckets: Sequence[Bucket], *, record_key: str = "") -> Taken | None:
         """Take from all buckets or from none; None where the store cannot be asked."""
         try:
-            taken = await take(self._calls, buckets, record_key=record_key, also=also)
+            taken = await take(self._calls, buckets, record_key=record_key)
         except (StoreDown, StoreRefused) as exc:
             self._note(type(exc).__name__)
             return None

@@ -1,4 +1,4 @@
-"""The door: who asks, and how much is left to them; most times one trip to Redis.
+"""Admission: who sends a request, and whether its rate limits leave room; one trip to Redis.
 
 Where limits are off, nobody has to be asked without auth or for AUTH_API_KEY: `admit_at_once`
 says so without a wait. In an unlimited class only keys of the store cost a trip. A key's first
@@ -20,8 +20,9 @@ from api.admission.gcra import Allowance, Bucket
 from api.admission.key_check import SETTINGS_SUBJECT, KeyCheck, Visitor
 from api.admission.key_ring import OFFLINE_S
 from api.admission.limits import NO_COST, ONE, UNLIMITED, Cost, Limits, buckets_of, tightest
-from api.admission.refusals import LimitsDown, RateLimited
+from api.admission.refusals import RateLimited
 from api.admission.trip import Taken
+from api.errors import LedgerDown
 from api.stores.calls import RedisCalls
 
 MAX_CORRECTIONS = 1000
@@ -30,6 +31,8 @@ NO_LIMITS: Limits = {}
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the door."""
+
     limits: Limits = NO_LIMITS
     """Empty where limits are off."""
     fail_mode: Literal["closed", "open"] = "closed"
@@ -41,6 +44,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was let in: its caller, and what it was counted as."""
+
     caller: Caller
     route_class: RouteClass
     subject: str = ""
@@ -49,8 +54,6 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     cost: Cost = ONE
     allowance: Allowance | None = None
     """None in an unlimited class."""
-    values: Sequence[bytes | None] = ()
-    """Of the keys that `also` named; empty while Redis is down."""
     is_local: bool = False
     """Counted in this process alone."""
 
@@ -63,12 +66,14 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassStatus(msgspec.Struct, frozen=True):
+    """What is left of one limit of a caller."""
+
     route_class: RouteClass
     allowance: Allowance
 
 
 class DoorState(msgspec.Struct, frozen=True):
-    """For health checks: anything but `off` and `shared` is trouble."""
+    """Where the door counts, for health checks: anything but `off` and `shared` is trouble."""
 
     limits: Literal["off", "shared", "local", "down"]
     keys: Literal["off", "shared", "unconfirmed"]
@@ -77,7 +82,7 @@ class DoorState(msgspec.Struct, frozen=True):
 
 
 class Door:
-    """`api_key` is AUTH_API_KEY, None where auth is off.
+    """Lets requests in. `api_key` is AUTH_API_KEY, None where auth is off.
 
     Raises ValueError for a trusted proxy that is no network, and for an `api_key` that looks
     like one of the store.
@@ -109,11 +114,9 @@ class Door:
         self._corrections: set[asyncio.Task[None]] = set()
         self._lost_corrections = 0
 
-    def admit_at_once(
-        self, headers: Mapping[str, str], route_class: RouteClass, *, also: Sequence[str] = ()
-    ) -> Admitted | None:
+    def admit_at_once(self, headers: Mapping[str, str], route_class: RouteClass) -> Admitted | None:
         """Admit where nobody has to be asked; None where only `admit` can tell."""
-        if also or self._rules.limits:
+        if self._rules.limits:
             return None
         if self._keys is None:
             return Admitted(caller=PUBLIC, route_class=route_class)
@@ -127,16 +130,13 @@ class Door:
         peer: str | None,
         route_class: RouteClass,
         cost: Cost = ONE,
-        *,
-        also: Sequence[str] = (),
     ) -> Admitted:
         """Return who asks, counted.
 
-        `headers` by lower-case name; `peer` is the address of the connection; `also` names keys
-        under `trip.TAG` to be read in the same trip.
-        Raises Unauthorized, TooManyFailures, RateLimited, KeysDown, LimitsDown.
+        `headers` by lower-case name; `peer` is the address of the connection.
+        Raises Unauthorized, RateLimited, LedgerDown.
         """
-        at_once = self.admit_at_once(headers, route_class, also=also)
+        at_once = self.admit_at_once(headers, route_class)
         if at_once is not None:
             return at_once
         client = self._clients.of(peer, headers)
@@ -147,12 +147,12 @@ class Door:
         limit = visitor.limits.get(route_class, UNLIMITED)
         buckets = buckets_of(visitor.subject, route_class, limit, cost)
         taken: Taken | None = None
-        if buckets or visitor.record_key or also:
-            taken = await self._counting.take(buckets, record_key=visitor.record_key, also=also)
+        if buckets or visitor.record_key:
+            taken = await self._counting.take(buckets, record_key=visitor.record_key)
         caller = visitor.caller
         if self._keys is not None:  # before the limits: a revoked key is told so
             caller = await self._keys.confirmed(visitor, taken)
-        allowance, is_local = self._limited(route_class, buckets, taken)
+        allowance, is_local = self._limited(buckets, taken)
         return Admitted(
             caller=caller,
             route_class=route_class,
@@ -160,20 +160,19 @@ class Door:
             limits=visitor.limits,
             cost=cost,
             allowance=allowance,
-            values=taken.values if taken else (),
             is_local=is_local,
         )
 
     async def charge(self, admitted: Admitted, cost: Cost) -> Admitted:
         """Take more for a request that is in: a batch, once its questions are known.
 
-        Raises RateLimited, LimitsDown.
+        Raises RateLimited, LedgerDown.
         """
         buckets = buckets_of(admitted.subject, admitted.route_class, admitted.limit, cost)
         if not buckets:
             return admitted
         taken = await self._counting.take(buckets)
-        allowance, is_local = self._limited(admitted.route_class, buckets, taken)
+        allowance, is_local = self._limited(buckets, taken)
         before = admitted.cost
         total = Cost(before.requests + cost.requests, before.tokens + cost.tokens)
         return msgspec.structs.replace(admitted, cost=total, allowance=allowance, is_local=is_local)
@@ -206,7 +205,7 @@ class Door:
         await asyncio.gather(*self._corrections)
 
     async def status(self, admitted: Admitted) -> list[ClassStatus]:
-        """Return what is left to the caller in every limited class. Raises LimitsDown."""
+        """Return what is left to the caller in every limited class. Raises LedgerDown."""
         rows: list[tuple[RouteClass, Bucket]] = [
             (route_class, bucket)
             for route_class, limit in admitted.limits.items()
@@ -233,15 +232,15 @@ class Door:
         )
 
     def _limited(
-        self, route_class: RouteClass, buckets: Sequence[Bucket], taken: Taken | None
+        self, buckets: Sequence[Bucket], taken: Taken | None
     ) -> tuple[Allowance | None, bool]:
-        """Return what is left, and whether it was counted here. Raises RateLimited, LimitsDown."""
+        """Return what is left, and whether it was counted here. Raises RateLimited, LedgerDown."""
         if not buckets:
             return None, False
         passed, levels, is_local = self._levels(buckets, taken)
         allowance = tightest(buckets, levels, passed=passed)
         if not passed:
-            raise RateLimited(route_class, allowance)
+            raise RateLimited(allowance)
         return allowance, is_local
 
     def _levels(
@@ -250,5 +249,5 @@ class Door:
         if taken is not None and taken.writes != "refused":
             return taken.passed, taken.levels, False
         if self._rules.fail_mode == "closed":
-            raise LimitsDown("limits cannot be counted")
+            raise LedgerDown("limits cannot be counted")
         return *self._counting.take_here(buckets), True

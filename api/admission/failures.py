@@ -1,7 +1,8 @@
-"""Wrong keys, counted by address: a success costs nothing.
+"""Count wrong API keys by address, and block an address that guesses.
 
-An address with too many is told so without a look at its guesses, for as long as its bucket
-takes to leak one. That costs no trip: this process remembers whom it has blocked.
+A right key costs nothing. An address with too many wrong ones is told so without a look at its
+guesses, for as long as its bucket takes to leak one. That costs no trip: this process remembers
+whom it has blocked.
 """
 
 import time
@@ -10,8 +11,8 @@ from collections.abc import Callable
 
 from api.admission.counting import Counting
 from api.admission.gcra import Allowance, Bucket
-from api.admission.refusals import TooManyFailures
 from api.admission.trip import TAG
+from api.errors import RateLimited
 from api.stores.calls import RedisCalls
 
 PER_MINUTE = 10
@@ -19,6 +20,8 @@ MAX_BLOCKED = 10_000
 
 
 class Failures:
+    """The addresses that sent wrong keys."""
+
     def __init__(
         self,
         calls: RedisCalls,
@@ -43,7 +46,7 @@ class Failures:
         return bool(self._blocked)
 
     def refuse_blocked(self, client: str) -> None:
-        """Raises TooManyFailures for an address that is blocked."""
+        """Raises RateLimited for an address that is blocked."""
         until = self._blocked.get(client)
         if until is None:
             return
@@ -52,7 +55,7 @@ class Failures:
         del self._blocked[client]
 
     async def count(self, client: str) -> None:
-        """Count a wrong key. Raises TooManyFailures for one too many."""
+        """Count a wrong key. Raises RateLimited for one too many."""
         self.refuse_blocked(client)
         bucket = Bucket(f"{TAG}:wrong-key:{client}", self._per_minute, 1)
         taken = await self._counting.take([bucket])
@@ -70,5 +73,5 @@ class Failures:
         raise _refusal(wait_s)
 
 
-def _refusal(wait_s: float) -> TooManyFailures:
-    return TooManyFailures("too many wrong keys from this address", retry_after_s=wait_s)
+def _refusal(wait_s: float) -> RateLimited:
+    return RateLimited("too many wrong keys from this address", retry_after_s=wait_s)

@@ -1,4 +1,4 @@
-"""The arithmetic of limits: GCRA as a bucket that leaks, in exact integers.
+"""Rate-limit arithmetic: GCRA as a leaky bucket, in exact integers.
 
 Of the two equal forms of ITU-T I.371 this is the continuous-state leaky bucket: where a
 theoretical arrival time would be rounded to a microsecond a request, its level is exact.
@@ -24,7 +24,7 @@ Unit = Literal["requests", "tokens"]
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """What is to be taken from one bucket; a cost of 0 looks and takes nothing."""
+    """A rate limit and what a request takes of it; a cost of 0 looks and takes nothing."""
 
     key: str
     limit: int
@@ -42,7 +42,7 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """How a bucket stands after it was asked."""
+    """What is left of a rate limit after a request."""
 
     unit: Unit
     limit: int
@@ -74,6 +74,8 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class Level(msgspec.Struct):
+    """How full a bucket was at a time."""
+
     at_us: int
     drops: int
 

@@ -1,4 +1,4 @@
-"""Whose key it is, and whether it holds at this moment.
+"""Check an API key: whose it is, and whether it is valid at this moment.
 
 AUTH_API_KEY is compared here; keys of the store are looked up once a process and confirmed by
 the version that the door's trip brings. Every wrong key of one form takes the same steps: its
@@ -46,7 +46,10 @@ class Visitor(msgspec.Struct):
 
 
 class KeyCheck:
-    """Raises ValueError for an `api_key` that looks like one of the store."""
+    """Checks the key of each request.
+
+    Raises ValueError for an `api_key` that looks like one of the store.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class KeyCheck:
         return given is not None and self._is_settings_key(given)
 
     async def identify(self, headers: Mapping[str, str], client: str) -> Visitor:
-        """Return whose key it is. Raises Unauthorized, TooManyFailures, KeysDown."""
+        """Return whose key it is. Raises Unauthorized, RateLimited, KeysDown."""
         given = _given_key(headers)
         if given is None:
             raise Unauthorized(MESSAGE)

@@ -1,4 +1,4 @@
-"""The keys this process has seen: their records, and how long each may serve unconfirmed.
+"""API keys this process has seen, so that they go on working for a while without Redis.
 
 The store confirms a record's version with every request. While it is down, records confirmed
 within `offline_s` go on serving: a revocation may come so late, never later.
@@ -25,7 +25,7 @@ NOBODY = KeyRecord(
 
 
 class Known(msgspec.Struct):
-    """A record with what follows from it."""
+    """A key's record with the caller and limits that follow from it."""
 
     record: KeyRecord
     caller: Caller
@@ -35,6 +35,8 @@ class Known(msgspec.Struct):
 
 
 class KeyRing:
+    """Known keys by id, the least lately confirmed forgotten first."""
+
     def __init__(
         self,
         store: KeyStore,

@@ -1,4 +1,4 @@
-"""API keys in the ledger's Redis: made, read, listed, rotated, revoked; each change is atomic.
+"""API keys in the ledger's Redis: create, read, list, rotate, revoke; each change is atomic.
 
 A record is a hash of its JSON and its version, which the door reads with every request. Nothing
 here holds a secret longer than its making takes. Times are the server's.
@@ -82,12 +82,16 @@ class KeysFull(Exception):
 
 
 class Created(msgspec.Struct, frozen=True):
+    """A new key, and its record."""
+
     record: KeyRecord
     key: ApiKey
     """To be shown once."""
 
 
 class KeyPage(msgspec.Struct, frozen=True):
+    """A part of the list of keys."""
+
     records: list[KeyRecord]
     """In the order in which they were made."""
     next: int | None
@@ -99,7 +103,10 @@ def record_key(id: str) -> str:
 
 
 class KeyStore:
-    """Every method raises KeysDown where the store does not answer or refuses."""
+    """The keys of all processes.
+
+    Every method raises KeysDown where Redis does not answer or refuses.
+    """
 
     def __init__(self, calls: RedisCalls, *, pepper: bytes = b"", max_keys: int = MAX_KEYS) -> None:
         self._calls = calls

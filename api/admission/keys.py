@@ -1,4 +1,4 @@
-"""API keys as text and as kept: `rr_live_ID_SECRETchecksum`, and a record with a digest.
+"""API keys as text and as stored: `rr_live_ID_SECRETchecksum`, and a record with a digest.
 
 The secret has 256 random bits, so a plain SHA-256 of it is enough; with a pepper, which is not
 in the store, a digest is of no use to whoever reads the store. The checksum tells a slip of the
@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from api.admission.caller import Caller, KeyBudget, LimitOverride, Scope
-from api.settings.groups import Secret
+from api.settings.types import Secret
 
 PREFIX = "rr_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -39,6 +39,8 @@ Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@-]{1,64}\Z")]
 
 
 class ApiKey(msgspec.Struct, frozen=True):
+    """A key as its owner holds it."""
+
     id: str
     secret: Secret
 
@@ -82,6 +84,8 @@ def _base62(number: int, length: int) -> str:
 
 
 class KeyDigest(msgspec.Struct, frozen=True):
+    """A secret as it is stored."""
+
     digest: str
     not_after: float | None = None
     """Seconds since the epoch: the end of a rotation's grace."""
@@ -101,6 +105,8 @@ class KeySpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyRecord(KeySpec, frozen=True, kw_only=True):
+    """A key as it is stored."""
+
     id: str
     digests: tuple[KeyDigest, ...]
     """The newest first; a second one is valid during a rotation's grace."""

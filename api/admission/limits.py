@@ -1,4 +1,4 @@
-"""Which buckets a request is counted in: by subject and route class, requests and tokens apart."""
+"""The rate-limit buckets a request counts in: by caller, route class, requests and tokens."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,16 +10,6 @@ from api.admission.trip import TAG
 
 Limits = Mapping[RouteClass, Limit]
 """A class that is not named is unlimited."""
-
-DEFAULT_LIMITS: Limits = {
-    "query": Limit(requests=100),
-    "stream": Limit(requests=100),
-    "ab": Limit(requests=100),
-    "openai": Limit(requests=100),
-    "batch": Limit(requests=20),
-    "analytics": Limit(requests=60),
-    "admin": Limit(requests=60),
-}
 UNLIMITED = Limit()
 
 

@@ -1,4 +1,4 @@
-"""The one batched trip at the door: limits, the key's version and further values in one script.
+"""Count a request in Redis, and read its key's version, in one round trip: a Lua script.
 
 All keys share the ledger's hash tag, so that a Cluster keeps them together. Takes from every
 bucket or from none, by the arithmetic of `gcra.py` and the server's clock. Where the server
@@ -44,32 +44,29 @@ end
 """
 
 _TAKE = """
--- KEYS: buckets, the key's record where there is one, then values to return.
--- ARGV: now, number of buckets, number of records (0 or 1), then limit and cost of each bucket.
--- Returns the text 'passed,writes,now,version,level…', in a list with the values where some are
--- asked for. redis-py reads a list line by line: that cost 20 to 40 us more.
-local n_buckets, n_records = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- KEYS: buckets, then the key's record where there is one.
+-- ARGV: now, number of buckets, then limit and cost of each.
+-- Returns the text 'passed,writes,now,version,level…'. redis-py reads a list line by line: that
+-- cost 20 to 40 us more.
+local n_buckets = tonumber(ARGV[2])
 local levels, passed, writes = {}, true, 'none'
 for i = 1, n_buckets do
-  local limit, cost = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
+  local limit, cost = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
   levels[i] = level_of(KEYS[i], limit)
   if levels[i] + math.min(cost, limit) * MINUTE_US > limit * MINUTE_US then passed = false end
 end
 for i = 1, n_buckets do
-  local limit, cost = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
+  local limit, cost = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
   if passed and cost > 0 then
     levels[i] = math.min(levels[i] + cost * MINUTE_US, limit * MINUTE_US * DEBT_MINUTES)
     writes = keep(KEYS[i], limit, levels[i])
   end
 end
-local version = n_records == 1 and redis.call('HGET', KEYS[n_buckets + 1], 'version') or ''
+local record = KEYS[n_buckets + 1]
+local version = record and redis.call('HGET', record, 'version') or ''
 local head = string.format('%d,%s,%.0f,%s', passed and 1 or 0, writes, now, version)
 for i = 1, n_buckets do head = head .. string.format(',%.0f', levels[i]) end
-local first_value = n_buckets + n_records + 1
-if first_value > #KEYS then return head end
-local reply = {head}
-for i = first_value, #KEYS do reply[#reply + 1] = redis.call('GET', KEYS[i]) end
-return reply
+return head
 """
 
 _ADD = """
@@ -88,6 +85,8 @@ Writes = Literal["done", "none", "refused"]
 
 
 class Taken(NamedTuple):
+    """What the script returned."""
+
     passed: bool
     writes: Writes
     now_s: float
@@ -95,7 +94,6 @@ class Taken(NamedTuple):
     version: str | None
     """Of the key's record; None where there is none."""
     levels: list[int]
-    values: list[bytes | None]
 
 
 async def take(
@@ -103,29 +101,26 @@ async def take(
     buckets: Sequence[Bucket],
     *,
     record_key: str = "",
-    also: Sequence[str] = (),
     now_us: int | None = None,
 ) -> Taken:
-    """Take from all buckets or from none, and read the rest, in one trip.
+    """Take from all buckets or from none, and read the record's version.
 
-    `also`: keys of plain values under TAG to be returned. `now_us` replaces the server's clock.
-    Raises StoreDown, StoreRefused.
+    `now_us` replaces the server's clock. Raises StoreDown, StoreRefused.
     """
-    records = (record_key,) if record_key else ()
-    keys = [*(bucket.key for bucket in buckets), *records, *also]
-    args: list[int | str] = ["" if now_us is None else now_us, len(buckets), len(records)]
+    keys = [bucket.key for bucket in buckets]
+    if record_key:
+        keys.append(record_key)
+    args: list[int | str] = ["" if now_us is None else now_us, len(buckets)]
     for bucket in buckets:
         args += (bucket.limit, bucket.cost)
     reply = await calls.run(TAKE, keys, args)
-    head, *values = reply if also else (reply,)
-    passed, writes, now, version, *levels = head.decode().split(",")
+    passed, writes, now, version, *levels = reply.decode().split(",")
     return Taken(
         passed=passed == "1",
         writes=writes,
         now_s=int(now) / 1e6,
         version=version or None,
         levels=[int(level) for level in levels],
-        values=values,
     )
 
 

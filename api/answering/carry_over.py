@@ -1,18 +1,18 @@
-"""What a new generation leaves true: cached answers that are carried over a swap.
+"""Decide which cached answers survive an index swap.
 
 An answer lives on if the new generation finds its question the very passages that it was written
-from: then no document that it cites has changed, and nothing new speaks louder. All others die
-with their generation.
+from: then no document that it cites has changed, and no new passage ranks above those. All
+others die with their generation.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
 import msgspec
 
 from api.answering.events import Source
+from api.background import Background
 from api.cache.answer_cache import AnswerCache
 from api.cache.entries import Entry
 from api.logs import logger
@@ -35,21 +35,16 @@ class CarryOver:
         self._retriever = retriever
         self._old: list[str] = []
         """Generations whose answers have not all been looked at."""
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("cache carrying")
 
     def swapped(self, old: Index | None, new: Index) -> None:
-        if self._task is not None:
-            self._task.cancel()
         if old is not None:
             self._old.append(old.generation)
         self._cache.keep_generations([*self._old, new.generation])
-        self._task = asyncio.create_task(self._run(new.generation), name="cache carrying")
+        self._background.start(self._run(new.generation))
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
 
     async def _run(self, new: str) -> None:
         try:

@@ -1,10 +1,10 @@
-"""What an answer is made with, and one question on its way through it."""
+"""One question on its way to its answer, and the parts of the app that the answer is made with."""
 
 import msgspec
 
 from api.admission.door import Admitted, Door
 from api.answering.prompt import PromptBuilder
-from api.answering.request import AnswerRequest
+from api.answering.request import READ_AND_STORE, AnswerRequest, CacheControl
 from api.answering.spending import Spending
 from api.citations.verifier import CitationVerifier
 from api.engines.client import Sampling
@@ -12,6 +12,7 @@ from api.engines.pool import Engines
 from api.engines.queue import EngineQueue, Lane
 from api.telemetry.metrics import Metrics
 from api.telemetry.record import Record
+from api.usage import NOTHING_USED, Usage
 from retrieval.index.filters import EVERYTHING, View
 from retrieval.search.retriever import Retriever
 
@@ -57,7 +58,13 @@ class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
     """The only engine that may answer."""
     lane: Lane = "interactive"
     view: View = EVERYTHING
-    """What of the documents may be shown to who asks."""
+    """The documents this caller may see."""
+    cache_control: CacheControl = READ_AND_STORE
     experiment: str = ""
     """Empty where the question takes part in none, as is the variant."""
     variant: str = ""
+    standalone_query: str = ""
+    """The rewritten question of `request`; empty where the caller's own words are asked."""
+    rewrite_usage: Usage = NOTHING_USED
+    """Of the engine that rewrote the question, or tried to."""
+    rewrite_cost_eur: float = 0.0

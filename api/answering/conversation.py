@@ -1,4 +1,4 @@
-"""The messages of a chat → a question, the turns before it, and what the client asks of the form.
+"""Read a chat's messages as a question, the turns before it, and the client's system message.
 
 A client's system message cannot replace our instructions: they keep the answer to the passages.
 It stands below them, for tone, language and form.
@@ -93,21 +93,22 @@ class WishedPrompts(PromptBuilder):
         return Prompt([told, *others], prompt.n_passages)
 
 
-def with_wishes(ask: AnswerContext, wishes: str) -> AnswerContext:
+def with_wishes(context: AnswerContext, wishes: str) -> AnswerContext:
     """Return the question with the client's wishes in its prompt."""
     if not wishes:
-        return ask
-    prompts = WishedPrompts(ask.stages.prompts, wishes)
-    return msgspec.structs.replace(ask, stages=msgspec.structs.replace(ask.stages, prompts=prompts))
+        return context
+    prompts = WishedPrompts(context.stages.prompts, wishes)
+    stages = msgspec.structs.replace(context.stages, prompts=prompts)
+    return msgspec.structs.replace(context, stages=stages)
 
 
-def cut_history(ask: AnswerContext, wishes: str) -> AnswerContext:
+def cut_history(context: AnswerContext, wishes: str) -> AnswerContext:
     """Return the question with the last turns alone that leave room for passages.
 
     Clients send the whole conversation every time; beyond the engine's context it would be
     refused. Half of what question, wishes and answer leave is for history.
     """
-    stages, request = ask.stages, ask.request
+    stages, request = context.stages, context.request
     room = min(stages.context_tokens, stages.engines.context_tokens or stages.context_tokens)
     taken = estimate_tokens(request.query) + estimate_tokens(wishes) + INSTRUCTION_TOKENS
     left = (room - taken - stages.sampling(request).max_tokens) // 2
@@ -115,9 +116,9 @@ def cut_history(ask: AnswerContext, wishes: str) -> AnswerContext:
     for turn in reversed(request.history):
         left -= estimate_tokens(turn.content)
         if left < 0:
-            ask.record.degraded.append("cut_history")
+            context.record.degraded.append("cut_history")
             break
         kept.insert(0, turn)
     while len(kept) < len(request.history) and kept and kept[0].role == "assistant":
         del kept[0]  # an answer to what was cut off; some chat templates refuse to begin with one
-    return msgspec.structs.replace(ask, request=msgspec.structs.replace(request, history=kept))
+    return msgspec.structs.replace(context, request=msgspec.structs.replace(request, history=kept))

@@ -1,13 +1,15 @@
-"""From sources to the engine's first piece: a place before the engine, the prompt, the money.
+"""Start an answer at the engine: take a queue slot, build the prompt, reserve the budget, wait for
+the first token.
 
-What was taken is given back once, on every way out: `Begun.end` does it without waiting, so that
-it holds for a client that leaves and for a process that is stopped as well.
+What was taken is given back once, on every way out. That needs no waiting, so it holds for a client
+that leaves and for a process that is stopped as well.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from itertools import pairwise
+from types import TracebackType
+from typing import Self
 
 from api.answering.context import AnswerContext
 from api.answering.events import Source
@@ -32,54 +34,82 @@ _NOTHING_MADE = (EngineOverloaded, EngineDown, EngineAuth, PromptTooLong)
 
 
 class EngineCall:
-    """An answer that the engine has begun, with what is held for it."""
+    """An answer that the engine has begun: `async with` it, and iterate over its pieces of text."""
 
     def __init__(
-        self, ask: AnswerContext, permit: Permit, opened: Opened, prompt: Prompt, hold: Hold
+        self, context: AnswerContext, permit: Permit, opened: Opened, prompt: Prompt, hold: Hold
     ):
-        self.first: str | Finish = opened.first
-        self.rest: AsyncGenerator[str | Finish] = opened.rest
-        self.times: list[float] = []
-        """time.perf_counter() of each piece; observing each as it comes would cost more than
-        relaying it."""
         self.usage = NOTHING_USED
-        """As the engine counted, from the end on."""
-        self._ask = ask
+        """As the engine counted, else as we estimate; from the end on."""
+        self._context = context
         self._permit = permit
         self._opened = opened
         self._prompt = prompt
         self._hold = hold
         self._started = time.perf_counter()
+        self._first: str | Finish | None = opened.first
+        self._finish: Finish | None = None
+        # time.perf_counter() of each piece: observing each as it comes costs more than relaying it.
+        self._times: list[float] = []
 
-    def finish(self, finish: Finish) -> None:
-        self.usage = finish.usage or self.usage
+    @property
+    def finish_reason(self) -> str:
+        """stop or length, once all pieces were read."""
+        if self._finish is None:
+            raise RuntimeError("an engine's stream ended without its reason. This is a bug.")
+        return self._finish.finish_reason
 
-    def failed(self, error: RagError) -> None:
-        self._ask.stages.engines.note(self._opened.engine, error)
-        error.usage = _estimate(self._prompt, len(self.times))
+    async def __aenter__(self) -> Self:
+        return self
 
-    def end(self) -> None:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        """Return the next piece. Raises what the engine raises mid-answer."""
+        piece, self._first = self._first, None
+        if piece is None:
+            piece = await anext(self._opened.rest)
+        if isinstance(piece, Finish):
+            self._finish = piece
+            raise StopAsyncIteration
+        self._times.append(time.perf_counter())
+        return piece
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Give back and count what was made, also of an answer that broke off."""
-        ask, stages = self._ask, self._ask.stages
+        try:
+            await self._opened.rest.aclose()
+        finally:
+            if isinstance(error, RagError):
+                self._context.stages.engines.note(self._opened.engine, error)
+                error.usage = _estimate(self._prompt, len(self._times))
+            self._end()
+
+    def _end(self) -> None:
+        context, stages, record = self._context, self._context.stages, self._context.record
         self._permit.release()
-        if self.usage is NOTHING_USED:
-            self.usage = _estimate(self._prompt, len(self.times))
-        usage = self.usage
-        stages.spending.settle(self._hold, ask.record, usage)
-        n_tokens = usage.prompt_tokens + usage.completion_tokens
-        stages.door.correct_soon(ask.admitted, n_tokens)
+        told = self._finish.usage if self._finish else None
+        usage = self.usage = told or _estimate(self._prompt, len(self._times))
+        record.cost_eur = stages.spending.settle(self._hold, usage, record.engine, record.model)
+        stages.door.correct_soon(context.admitted, usage.prompt_tokens + usage.completion_tokens)
         self._observe(usage)
 
     def _observe(self, usage: Usage) -> None:
-        record, metrics = self._ask.record, self._ask.stages.metrics
-        if self.times:
-            since_request_s = (record.elapsed_ms() - ms_since(self.times[0])) / 1000
+        record, metrics = self._context.record, self._context.stages.metrics
+        if self._times:
+            since_request_s = (record.elapsed_ms() - ms_since(self._times[0])) / 1000
             metrics.first_token.labels(record.endpoint, record.engine).observe(since_request_s)
         record.note("generation", record.stages_ms["first_token"] + ms_since(self._started))
         record.prompt_tokens = usage.prompt_tokens
         record.completion_tokens = usage.completion_tokens
         inter_token = metrics.inter_token.labels(record.engine)
-        for earlier, later in pairwise(self.times):
+        for earlier, later in pairwise(self._times):
             inter_token.observe(later - earlier)
         for direction, count in (
             ("prompt", usage.prompt_tokens),
@@ -88,88 +118,91 @@ class EngineCall:
             metrics.tokens.labels(direction, record.engine, record.model).inc(count)
 
 
-async def begin(ask: AnswerContext, sources: list[Source]) -> EngineCall:
-    """Wait for a place before the engine, and for its first piece.
+async def begin(context: AnswerContext, sources: list[Source]) -> EngineCall:
+    """Wait for a slot of the queue before the engine, and for the engine's first piece.
 
     Raises what the engines raise, EngineOverloaded, BudgetExhausted, LedgerDown, DeadlineExceeded.
     """
-    permit = await _place(ask)
+    permit = await _enter_queue(context)
     try:
-        return await _open(ask, sources, permit)
+        return await _open(context, sources, permit)
     except BaseException:
         permit.release()
         raise
 
 
-async def _place(ask: AnswerContext) -> Permit:
+async def _enter_queue(context: AnswerContext) -> Permit:
     started = time.perf_counter()
-    subject = ask.admitted.subject or ask.record.peer
+    subject = context.admitted.subject or context.record.peer
     try:
-        async with asyncio.timeout_at(ask.deadline):
-            permit = await ask.stages.queue.enter(subject, ask.lane)
+        async with asyncio.timeout_at(context.deadline):
+            permit = await context.stages.queue.enter(subject, context.lane)
     except TimeoutError as exc:
         raise DeadlineExceeded(LATE) from exc
     finally:
-        ask.record.note("queue", ms_since(started))
+        context.record.note("queue", ms_since(started))
     return permit
 
 
-async def _open(ask: AnswerContext, sources: list[Source], permit: Permit) -> EngineCall:
+async def _open(context: AnswerContext, sources: list[Source], permit: Permit) -> EngineCall:
     """Begin the answer, with as many of the sources as the engine takes.
 
     A prompt that the engine finds too long is cut to half of its passages and sent again, as
     long as there are any: the money held for the first is enough for the shorter ones.
     """
-    stages, record = ask.stages, ask.record
-    sampling = stages.sampling(ask.request)
-    prompt = _prompt(ask, sources, sampling)
+    stages, record = context.stages, context.record
+    sampling = stages.sampling(context.request)
+    prompt = _prompt(context, sources, sampling)
     engines = stages.engines
-    models = [engines[ask.pinned].model] if ask.pinned else [e.model for e in engines.all]
+    models = [engines[context.pinned].model] if context.pinned else [e.model for e in engines.all]
     hold = await stages.spending.reserve(
-        prompt.messages, sampling.max_tokens, models, ask.admitted.caller, record
+        prompt.messages, sampling.max_tokens, models, context.admitted.caller, record.request_id
     )
+    if hold.is_local:
+        record.degraded.append("ledger_open")
     started = time.perf_counter()
     try:
         while True:
             try:
-                opened = await _first_piece(ask, prompt, sampling)
+                opened = await _first_piece(context, prompt, sampling)
                 break
             except PromptTooLong:
                 if not prompt.n_passages:
                     raise
-                prompt = _prompt(ask, sources[: prompt.n_passages // 2], sampling)
+                prompt = _prompt(context, sources[: prompt.n_passages // 2], sampling)
     except _NOTHING_MADE:
         stages.spending.release(hold)
         raise
     except BaseException:  # it may have read the prompt, and will ask to be paid for that
         record.engine = record.engine or engines.all[0].name
         record.model = record.model or models[0]
-        stages.spending.settle(hold, record, _estimate(prompt, 0))
+        read = _estimate(prompt, 0)
+        record.cost_eur = stages.spending.settle(hold, read, record.engine, record.model)
         raise
     if prompt.n_passages < len(sources):
         record.degraded.append("cut_prompt")
     record.engine, record.model = opened.engine.name, opened.engine.model
     record.note("first_token", ms_since(started))
-    return EngineCall(ask, permit, opened, prompt, hold)
+    return EngineCall(context, permit, opened, prompt, hold)
 
 
-async def _first_piece(ask: AnswerContext, prompt: Prompt, sampling: Sampling) -> Opened:
-    return await ask.stages.engines.open(
+async def _first_piece(context: AnswerContext, prompt: Prompt, sampling: Sampling) -> Opened:
+    return await context.stages.engines.open(
         prompt.messages,
         sampling,
-        request_id=ask.record.request_id,
-        deadline=ask.deadline,
-        pinned=ask.pinned,
+        request_id=context.record.request_id,
+        deadline=context.deadline,
+        pinned=context.pinned,
     )
 
 
-def _prompt(ask: AnswerContext, sources: list[Source], sampling: Sampling) -> Prompt:
+def _prompt(context: AnswerContext, sources: list[Source], sampling: Sampling) -> Prompt:
     started = time.perf_counter()
-    stages, request = ask.stages, ask.request
+    stages, request = context.stages, context.request
     room = min(stages.context_tokens, stages.engines.context_tokens or stages.context_tokens)
     budget = room - sampling.max_tokens
     prompt = stages.prompts.build(request.query, sources, request.history, budget_tokens=budget)
-    ask.record.note("prompt", ms_since(started))
+    context.record.note("prompt", ms_since(started))
     return prompt
 
 

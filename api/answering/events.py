@@ -84,3 +84,25 @@ class Done(AnswerFacts, frozen=True, kw_only=True):
 
 
 Event = Sources | Token | Citation | Done
+
+
+class Collected:
+    """Sources, text and citations of an answer, gathered from its events."""
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+        self.citations: list[Citation] = []
+        self._tokens: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._tokens)
+
+    def add(self, event: Event) -> None:
+        match event:
+            case Token(token):
+                self._tokens.append(token)
+            case Citation():
+                self.citations.append(event)
+            case Sources(sources):
+                self.sources = sources

@@ -1,12 +1,11 @@
-"""One experiment: its file, which variant a question gets, and what the variant changes.
+"""One experiment: read its file, choose the variant of a question, and apply what it changes.
 
 A variant sets what an answer is made with where the request itself says nothing. Who gets which
 follows from a hash alone: nothing is stored, and all replicas agree.
 """
 
 import tomllib
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,6 @@ import msgspec
 from msgspec import Meta
 
 from api.answering.context import AnswerContext
-from api.answering.events import Done, Event
 from api.answering.prompt import PromptBuilder
 from api.settings.env import Settings, SettingsError
 
@@ -61,10 +59,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     sticky: Literal["key", "conversation"]
     variants: tuple[Variant, ...]
 
-    def chosen(self, ask: AnswerContext) -> Variant:
+    def choose(self, context: AnswerContext) -> Variant:
         """Return the variant of a question, the same for the same subject."""
-        subject = _conversation(ask) if self.sticky == "conversation" else _caller(ask)
-        return self.assigned(subject)
+        by_conversation = self.sticky == "conversation"
+        return self.assigned(_conversation(context) if by_conversation else _caller(context))
 
     def assigned(self, subject: str) -> Variant:
         digest = sha256(f"{self.name}\0{subject}".encode()).digest()
@@ -75,26 +73,26 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
                 break
         return variant
 
-    def applied(self, ask: AnswerContext, variant: Variant) -> AnswerContext:
+    def apply(self, context: AnswerContext, variant: Variant) -> AnswerContext:
         """Return the question as the variant answers it; what the request says itself holds."""
-        stages = msgspec.structs.replace(ask.stages, prompts=variant.prompts, **variant.changes)
+        stages = msgspec.structs.replace(context.stages, prompts=variant.prompts, **variant.changes)
         return msgspec.structs.replace(
-            ask,
+            context,
             stages=stages,
-            pinned=ask.pinned or variant.engine,
+            pinned=context.pinned or variant.engine,
             experiment=self.name,
             variant=variant.name,
         )
 
 
-def _caller(ask: AnswerContext) -> str:
-    caller = ask.admitted.caller
-    return caller.key_id or f"{caller.tenant}/{ask.admitted.subject or ask.record.peer}"
+def _caller(context: AnswerContext) -> str:
+    caller = context.admitted.caller
+    return caller.key_id or f"{caller.tenant}/{context.admitted.subject or context.record.peer}"
 
 
-def _conversation(ask: AnswerContext) -> str:
-    said = [turn.content for turn in ask.request.history if turn.role == "user"]
-    return (said or [ask.request.query])[0]
+def _conversation(context: AnswerContext) -> str:
+    said = [turn.content for turn in context.request.history if turn.role == "user"]
+    return (said or [context.request.query])[0]
 
 
 def load_experiment(settings: Settings, common: PromptBuilder) -> Experiment | None:
@@ -153,14 +151,3 @@ def _text(path: Path, max_bytes: int, where: str = VARIABLE) -> str:
         return content.decode()
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{where}: cannot read {str(path)!r} ({exc})") from exc
-
-
-async def with_variant(events: AsyncGenerator[Event], ask: AnswerContext) -> AsyncGenerator[Event]:
-    """Yield the events; Done says which variant answered, whoever's answer it shares."""
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Done):
-                event = msgspec.structs.replace(
-                    event, experiment=ask.experiment, variant=ask.variant
-                )
-            yield event

@@ -1,4 +1,4 @@
-"""Question, passages and history → the messages the engine answers from.
+"""Build the prompt: the messages that the engine answers from, of question, passages and history.
 
 Passages are numbered and fenced as data. Text of users and documents cannot close a fence or
 imitate a chat template's control tokens. This makes prompt injection harder, not impossible:

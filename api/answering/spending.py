@@ -1,4 +1,4 @@
-"""What answers cost: reserved in the ledger before the engine is asked, settled by what it used.
+"""What answers cost: reserved in the budget ledger before the engine is asked, then settled.
 
 The one place where the answer path and the ledger meet; cached and shared answers never come here.
 """
@@ -18,13 +18,15 @@ from api.ledger.types import Hold, LedgerScope, new_hold_id
 from api.settings.env import Settings, SettingsError
 from api.settings.groups import LedgerSettings
 from api.telemetry.metrics import Metrics
-from api.telemetry.record import Record
 from api.usage import Usage
 
 HYPOTHETICAL = Price.of(0.0005, 0.0015)
 """EUR per 1,000 tokens of a small cloud model: what free local answers are counted at."""
 LEASE_MARGIN_S = 30.0
 """Beyond the deadline of an answer: a hold that is still open then belongs to a dead process."""
+LEDGER_DOWN = (
+    "the budget ledger (CB_REDIS_URL) cannot be reached; answers are refused until it is back"
+)
 
 
 class BudgetScope(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,27 +66,25 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: int,
         models: Iterable[str],
         caller: Caller,
-        record: Record,
+        request_id: str,
     ) -> Hold:
         """Put the worst case of the dearest model aside. Raises BudgetExhausted, LedgerDown."""
         amount = max(self.prices.worst_case(model, messages, max_tokens) for model in models)
-        hold_id = new_hold_id(record.request_id)
+        hold_id = new_hold_id(request_id)
         try:
-            hold = await self.ledger.reserve(hold_id, self.scopes(caller), amount, self.lease_s)
+            return await self.ledger.reserve(hold_id, self.scopes(caller), amount, self.lease_s)
         except ledger_types.BudgetExhausted as exc:
-            raise BudgetExhausted(_told(exc), retry_after_s=exc.retry_after_s) from exc
+            raise BudgetExhausted(_describe(exc), retry_after_s=exc.retry_after_s) from exc
         except ledger_types.LedgerDown as exc:
-            raise LedgerDown("the ledger does not answer, and nothing is spent unseen") from exc
-        if hold.is_local:
-            record.degraded.append("ledger_open")
-        return hold
+            raise LedgerDown(LEDGER_DOWN) from exc
 
-    def settle(self, hold: Hold, record: Record, usage: Usage) -> None:
-        """Charge what was used, off the path of the answer; noted on the record as well."""
-        spent = self.prices.cost(record.model, usage.prompt_tokens, usage.completion_tokens)
+    def settle(self, hold: Hold, usage: Usage, engine: str, model: str) -> float:
+        """Charge what was used, off the path of the answer. Return it in EUR."""
+        spent = self.prices.cost(model, usage.prompt_tokens, usage.completion_tokens)
         self.ledger.settle_soon(hold, spent)
-        record.cost_eur = spent / 1e6
-        self.metrics.cost.labels(record.engine, record.model).inc(record.cost_eur)
+        cost_eur = spent / 1e6
+        self.metrics.cost.labels(engine, model).inc(cost_eur)
+        return cost_eur
 
     def release(self, hold: Hold) -> None:
         """Nothing was made: the hold ends without a charge."""
@@ -103,7 +103,7 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
         try:
             states = await self.ledger.state(scopes)
         except ledger_types.LedgerDown as exc:
-            raise LedgerDown("the ledger does not answer") from exc
+            raise LedgerDown(LEDGER_DOWN) from exc
         shown = states if "admin" in caller.scopes else states[1:]
         return Budget(
             state="open" if any(state.is_open for state in states) else "closed",
@@ -154,6 +154,6 @@ def common_scope(settings: LedgerSettings) -> LedgerScope:
     return LedgerScope("global", round(settings.cost_limit_eur * 1e6), settings.window_seconds)
 
 
-def _told(exhausted: ledger_types.BudgetExhausted) -> str:
+def _describe(exhausted: ledger_types.BudgetExhausted) -> str:
     owner = "common" if exhausted.scope == "global" else "key's"
     return f"the {owner} budget ({exhausted.period}) has no room for this answer"

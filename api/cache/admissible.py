@@ -1,4 +1,4 @@
-"""The exact layer's form of a question, and which questions may be cached at all.
+"""Normalise a question for exact lookups, and decide whether its answer may be cached at all.
 
 No similarity sees that an answer was only true yesterday, or only for one person: such questions
 are known by their words.

@@ -1,7 +1,8 @@
-"""The answer cache of one process: exact, then semantic, in memory over a shared store.
+"""The answer cache: find an earlier answer to the same question, or to one that means the same.
 
-A lookup sees one partition alone. Nothing the store does raises there: it can only turn a hit
-into a miss. Deletions are different, their caller must know: they raise StoreDown.
+In this process's memory, over a shared Redis or Valkey. A lookup sees one partition alone, and
+nothing that the store does raises there: it can only turn a hit into a miss. Deletions are
+different, their caller must know: they raise StoreDown.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from api.background import Background
 from api.cache.entries import (
     CacheKey,
     Entry,
@@ -27,19 +29,22 @@ from api.cache.features import read_question
 from api.cache.local_copy import LocalCopy, question_hash
 from api.cache.replica import Replica
 from api.cache.store import PAGE, Added, Blocked, Change, Deleted, Store, Voided, Write
-from api.cache.verifier import Verifier
+from api.cache.verifier import CrossEncoderVerifier
 from api.cache.vetoes import veto
 from api.stores.calls import StoreDown, StoreRefused
 from retrieval.types import Float32Array
 
 MAX_BYTES = 256 << 20
-MAX_SWEPT = 1_000_000
+MAX_SCANNED = 1_000_000
+SWEEP_EVERY_S = 60.0
 CLOSE_S = 2.0
 
 Kind = Literal["exact", "semantic"]
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A cached answer that may serve the question."""
+
     kind: Kind
     entry: Entry
     similarity: float
@@ -61,14 +66,17 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerCache:
+    """Look up, store and delete answers. `start` it to follow the shared store."""
+
     def __init__(
         self,
         *,
         threshold: float | None,
         max_bytes: int = MAX_BYTES,
         store: Store | None = None,
-        verifier: Verifier | None = None,
+        verifier: CrossEncoderVerifier | None = None,
         clock: Callable[[], float] = time.time,
+        sweep_every_s: float = SWEEP_EVERY_S,
     ) -> None:
         """`threshold` is a cosine of the cache's embedding model; None: the exact layer alone."""
         self.threshold = threshold
@@ -76,25 +84,24 @@ class AnswerCache:
         self._clock = clock
         self._copy = LocalCopy(max_bytes, store=store, clock=clock)
         self._replica = Replica(store, self._copy) if store is not None else None
+        self._sweep_every_s = sweep_every_s
+        self._sweeping = Background("cache sweep")
         self._hits: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
         self._vetoes: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Load from the store, follow it and write to it, all in the background."""
+        """Load from the store, follow it, write to it; forget what expires: in the background."""
+        self._sweeping.start(self._sweep_for_ever())
         if self._copy.writer is not None and self._replica is not None:
             self._copy.writer.start()
             self._replica.start()
 
     async def close(self, deadline_s: float = CLOSE_S) -> None:
+        await self._sweeping.stop()
         if self._copy.writer is not None and self._replica is not None:
             await self._replica.close()
             await self._copy.writer.close(deadline_s)
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether what the store held at the start has been loaded."""
-        return self._replica is None or self._replica.is_synced
 
     async def lookup_exact(self, asked: CacheKey, *, max_age_s: float | None = None) -> Hit | None:
         """The answer to the same question, after the same history."""
@@ -210,10 +217,6 @@ class AnswerCache:
         """Free what belongs to other generations; their partitions are out of reach anyway."""
         return self._copy.keep_generations(generations)
 
-    def sweep_expired(self) -> int:
-        now = self._clock()
-        return self._copy.forget(lambda resident: resident.expires_at <= now)
-
     def stats(self) -> CacheStats:
         store, writer, residents = self._copy.store, self._copy.writer, self._copy.residents
         state: Literal["ok", "down", "off"] = "off"
@@ -229,6 +232,11 @@ class AnswerCache:
             dropped_writes=writer.dropped if writer is not None else 0,
             store=state,
         )
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_every_s)
+            await self._copy.forget_expired()
 
     def _may_serve(self, entry: Entry, question: str, max_age_s: float | None) -> bool:
         now = self._clock()
@@ -257,15 +265,15 @@ class AnswerCache:
     async def _void(self, void: Voided) -> int:
         ids = set(self._copy.forget_voided(void))
         if self._copy.store is not None and not self._copy.knows_all:
-            ids |= await self._sweep(self._copy.store, void)
+            ids |= await self._find_in_store(self._copy.store, void)
         await self._delete(sorted(ids), void)
         return len(ids)
 
-    async def _sweep(self, store: Store, void: Voided) -> set[str]:
+    async def _find_in_store(self, store: Store, void: Voided) -> set[str]:
         """Ids in the store that a void holds, where this process may not know all of them."""
         found: set[str] = set()
         try:
-            async for keys in store.scan(MAX_SWEPT):
+            async for keys in store.scan(MAX_SCANNED):
                 for value in await store.get_many(keys):
                     entry = decode_entry(value) if value is not None else None
                     if entry is not None and void.holds(entry):

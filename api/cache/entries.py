@@ -1,4 +1,4 @@
-"""A cached answer as it is stored: one msgpack value at `rag:cache:{partition}:{id}`."""
+"""A cached answer as it is stored in Redis: one msgpack value at `rag:cache:{partition}:{id}`."""
 
 import hashlib
 import random
@@ -19,6 +19,8 @@ TTL_JITTER = 0.1
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One cached answer with its question and sources; times are Unix seconds."""
+
     id: str
     """{partition}:{hash of the normalised question and its history}."""
     tenant: str
@@ -36,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Of the passages that the answer was written from."""
     created_at: float
     expires_at: float
-    """Unix seconds; never moved by a hit."""
+    """Never moved by a hit."""
     schema: int = SCHEMA_VERSION
 
     @property
@@ -45,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class CacheKey(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A question as the cache sees it."""
+    """A question with what it is looked up by: an exact id, and an embedding."""
 
     id: str
     """Of the entry that its answer has or would become."""

@@ -1,4 +1,4 @@
-"""What the vetoes compare: the words, numbers, negations and names of one question."""
+"""Parse a question into what the vetoes compare: words, numbers, negations, names."""
 
 import re
 import sys
@@ -8,12 +8,18 @@ from functools import lru_cache
 
 import msgspec
 
-from retrieval.language.numerals import Piece, is_roman, merge_spelled, read_chunk, roman
-from retrieval.language.vocabulary import AUXILIARIES, FUNCTION_WORDS, NEGATIONS, RELATING, stem
+from retrieval.language.numerals import Piece, is_roman, merge_spelled, read_chunk, read_roman
+from retrieval.language.vocabulary import (
+    FUNCTION_WORDS,
+    NEGATIONS,
+    RELATING,
+    SIGNS,
+    SPELLINGS,
+    stem,
+)
 
 # Letters and digits with inner punctuation (3.5, D-7781, don't, U.S.), or the sign of a unit.
 _CHUNK = re.compile(r"[^\W_]+(?:[.,:'/_+-]+[^\W_]+)*[+#]*|[£$€¥₹%]")
-_SIGNS = {"£": "pound", "$": "dollar", "€": "euro", "¥": "yen", "₹": "rupee", "%": "percent"}
 _BEFORE_SENTENCE = frozenset('.!?:;"“([')
 _ACRONYM = re.compile(r"(?:[a-z]\.)+[a-z]")
 _INNER = re.compile(r"[.,:/_]+")
@@ -22,12 +28,6 @@ _NO_NEGATION = re.compile(
     r"\bor(?: why)? not\b|\bnot only\b|\bif not\b|\bno\.? (?=\d)", re.IGNORECASE
 )
 _CONTRACTED = {"ca": "can", "wo": "will", "sha": "shall", "ai": "is"}
-_UNAPOSTROPHED = {
-    **{aux + "nt": (aux, "not") for aux in AUXILIARIES},
-    "cant": ("can", "not"), "wont": ("will", "not"), "cannot": ("can", "not"),
-    "usa": ("us",), "rs": ("rupee",), "inr": ("rupee",), "usd": ("dollar",), "gbp": ("pound",),
-    "eur": ("euro",), "whats": ("what",), "hows": ("how",), "whos": ("who",), "wheres": ("where",),
-}  # fmt: skip
 _ENDINGS = frozenset("s re ll d ve m".split())
 _PARTICLES = frozenset("in on up to by of at as no".split())
 _JOINED = frozenset("non un anti pre post over under hyper hypo multi semi".split())
@@ -37,6 +37,8 @@ _ROLE_WORDS = 3
 
 
 class Features(msgspec.Struct, frozen=True, gc=False):
+    """What one question says, in a form that can be compared."""
+
     words: tuple[str, ...]
     """Every word, stemmed, in order, numbers left out."""
     content: tuple[str, ...]
@@ -101,13 +103,13 @@ def _pieces(text: str, names: list[str]) -> list[Piece]:
         lowered = chunk.casefold()
         if chunk.isalpha():
             if is_roman(chunk):
-                pieces.append(roman(chunk))
+                pieces.append(read_roman(chunk))
                 continue
             if chunk[-1] == "s" and len(chunk) > 2 and chunk[:-1].isupper():
                 lowered = lowered[:-1]  # TVs
-            words: Iterable[str] = _UNAPOSTROPHED.get(lowered) or (lowered,)
-        elif chunk in _SIGNS:
-            pieces.append(("word", _SIGNS[chunk], True))
+            words: Iterable[str] = SPELLINGS.get(lowered) or (lowered,)
+        elif chunk in SIGNS:
+            pieces.append(("word", SIGNS[chunk], True))
             continue
         elif _DIGIT.search(chunk):
             pieces += read_chunk(lowered)
@@ -147,7 +149,7 @@ def _split(chunk: str) -> Iterator[str]:
     """Words of a casefolded chunk: contractions opened, compounds cut, acronyms joined."""
     if _ACRONYM.fullmatch(chunk):
         joined = chunk.replace(".", "")
-        yield from _UNAPOSTROPHED.get(joined, (joined,))
+        yield from SPELLINGS.get(joined, (joined,))
         return
     for part in _INNER.split(chunk):
         if part.endswith("n't"):
@@ -156,11 +158,11 @@ def _split(chunk: str) -> Iterator[str]:
         elif "'" in part:
             head, _, ending = part.rpartition("'")
             word = (head if ending in _ENDINGS else part).replace("'", "")
-            yield from _UNAPOSTROPHED.get(word, (word,))
+            yield from SPELLINGS.get(word, (word,))
         elif "-" in part:
             yield from _cut_compound(part.split("-"))
         else:
-            yield from _UNAPOSTROPHED.get(part, (part,))
+            yield from SPELLINGS.get(part, (part,))
 
 
 def _cut_compound(parts: list[str]) -> Iterator[str]:

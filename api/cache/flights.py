@@ -1,9 +1,10 @@
-"""One engine call for questions asked at the same time, equal ones and paraphrases.
+"""Request coalescing: equal questions asked at the same time share one engine call.
 
-A flight is one running answer: one supervised task runs the leader's generator and keeps every
-event, so a follower replays what was sent and then goes on live, at its own pace and with its own
-deadline. The task belongs to no client: the leader may leave like anybody, the engine goes on
-while anyone listens and is closed soon after the last has left.
+So do paraphrases. A flight is one running answer: a task of its own runs the generator of the
+first to ask, the leader, and keeps every event, so a follower replays what was sent and then goes
+on live, at its own pace and with its own deadline. The task belongs to no client: the leader may
+leave like anybody, the engine goes on while anyone listens and is closed soon after the last has
+left.
 
 A flight that fails before its first event is begun once more, by the first follower to hear of
 it: the reason may be the leader's own (its deadline, its budget). All others wait for that one
@@ -17,6 +18,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
+from api.broadcast import Broadcast
 from api.cache.entries import CacheKey
 from api.cache.features import read_question
 from api.cache.semantic import SemanticIndex
@@ -33,31 +35,14 @@ MAX_ATTEMPTS = 2
 
 
 class Flight(Generic[E]):
-    """The events of one running answer so far, and how it ended."""
+    """One engine call that answers a question, and those who listen to it."""
 
     def __init__(self, asked: CacheKey, attempt: int) -> None:
         self.asked = asked
         self.attempt = attempt
-        self.events: list[E] = []
-        self.error: BaseException | None = None
-        self.has_ended = False
+        self.events: Broadcast[E] = Broadcast()
         self.n_listening = 0
         self.task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-
-    def tell(self) -> None:
-        """Wake all who listen."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def changed(self, deadline: float | None) -> None:
-        """Raises DeadlineExceeded at `deadline`, a time of the loop's clock."""
-        changed = self._changed
-        try:
-            async with asyncio.timeout_at(deadline):
-                await changed.wait()
-        except TimeoutError:
-            raise DeadlineExceeded("the answer took longer than its deadline") from None
 
 
 class Seat(Generic[E]):
@@ -104,22 +89,27 @@ class Seat(Generic[E]):
         """The events from the first on. Raises what the answer raised, or DeadlineExceeded."""
         sent = 0
         while True:
+            while events := await self._after(sent):
+                for event in events:
+                    yield event
+                sent += len(events)
             flight = self._flight
-            while sent < len(flight.events):
-                sent += 1
-                yield flight.events[sent - 1]
-            if not flight.has_ended:
-                await flight.changed(self._deadline)
-            elif flight.error is None:
+            error = flight.events.error
+            if error is None:
                 return
-            elif sent or self._led or self._flights.is_closed or flight.attempt >= MAX_ATTEMPTS:
-                raise flight.error
-            else:
-                self._move_on()
+            if sent or self._led or self._flights.is_closed or flight.attempt >= MAX_ATTEMPTS:
+                raise error
+            self._move_on()
 
     def lead(self, flight: Flight[E]) -> None:
         self._led = True
         self._flights.launch(flight, self._start)
+
+    async def _after(self, sent: int) -> list[E]:
+        try:
+            return await self._flight.events.after(sent, deadline=self._deadline)
+        except TimeoutError:
+            raise DeadlineExceeded("the answer took longer than its deadline") from None
 
     def _move_on(self) -> None:
         """Take part in the second attempt; begin it when no one has."""
@@ -133,6 +123,8 @@ class Seat(Generic[E]):
 
 
 class Flights(Generic[E]):
+    """The answers that run in this process, found by question."""
+
     def __init__(
         self,
         *,
@@ -199,7 +191,7 @@ class Flights(Generic[E]):
 
     def left(self, flight: Flight[E]) -> None:
         flight.n_listening -= 1
-        if flight.n_listening == 0 and not flight.has_ended:
+        if flight.n_listening == 0 and not flight.events.has_ended:
             loop = asyncio.get_running_loop()
             loop.call_later(self._linger_s, self._abandon, flight)
         if flight.n_listening == 0:
@@ -221,19 +213,12 @@ class Flights(Generic[E]):
 
     async def _fly(self, flight: Flight[E], start: Start[E]) -> None:
         try:
-            async with aclosing(start()) as events:
-                async for event in events:
-                    flight.events.append(event)
-                    flight.tell()
-        except asyncio.CancelledError:
-            flight.error = ShuttingDown("the answer was stopped")
-            raise
-        except Exception as error:  # raised again where the seats iterate
-            flight.error = error
+            with flight.events.producing(ShuttingDown("the answer was stopped")):
+                async with aclosing(start()) as events:
+                    async for event in events:
+                        flight.events.append(event)
         finally:
             self._unregister(flight)
-            flight.has_ended = True
-            flight.tell()
 
     def _find(self, asked: CacheKey) -> tuple[Flight[E], float] | None:
         flight = self._by_id.get(asked.id)

@@ -1,9 +1,8 @@
-"""What the answer cache counts of itself, for Prometheus."""
+"""Prometheus metrics of the answer cache: hits, misses, vetoes, size."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -11,8 +10,8 @@ from api.cache.answer_cache import AnswerCache
 from api.cache.flights import Flights
 
 
-class _CacheCollector(Collector):
-    """What the cache counts itself, read when Prometheus asks."""
+class CacheCollector(Collector):
+    """Reads the cache's own counts whenever Prometheus scrapes."""
 
     def __init__(self, cache: AnswerCache, flights: Flights[Any]) -> None:
         self._cache = cache
@@ -35,7 +34,3 @@ class _CacheCollector(Collector):
         yield dropped
         yield GaugeMetricFamily("rag_cache_size", "Entries known here", stats.entries)
         yield GaugeMetricFamily("rag_cache_bytes", "Memory of entries here", stats.size_bytes)
-
-
-def watch_cache(registry: CollectorRegistry, cache: AnswerCache, flights: Flights[Any]) -> None:
-    registry.register(_CacheCollector(cache, flights))

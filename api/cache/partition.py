@@ -1,4 +1,4 @@
-"""Everything beside the question that an answer depends on, as one key.
+"""The partition key: a hash of everything beside the question that an answer depends on.
 
 Entries of one partition may serve each other; entries of two partitions can never meet, for
 lookups only ever see one. The index generation is part of it: after a swap the old entries are
@@ -19,6 +19,8 @@ _encoder = msgspec.json.Encoder(order="sorted")
 
 
 class PartitionKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer depends on beside its question: caller, index, model, settings."""
+
     tenant: str
     """Who may see the answer; "public" when auth is off."""
     generation: str

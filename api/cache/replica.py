@@ -1,15 +1,15 @@
-"""Keeps the process in step with the store: loads what is there, then follows the log.
+"""Keep a process's copy of the cache up to date: load the store's entries, then follow its log.
 
 All of it in the background. The log is polled and not blocked on, because the client's socket
 timeout is shorter than any useful block.
 """
 
 import asyncio
-import contextlib
-from typing import Protocol
 
+from api.background import Background
 from api.cache.entries import PREFIX, entry_key
-from api.cache.store import PAGE, START, Added, Blocked, Change, LogId, Store
+from api.cache.local_copy import LocalCopy
+from api.cache.store import PAGE, START, Added, Blocked, LogId, Store
 from api.logs import logger
 from api.stores.calls import StoreDown, StoreRefused
 
@@ -18,39 +18,24 @@ LOG_PAGE = 200
 MAX_LOADED = 200_000
 
 
-class Mirror(Protocol):
-    """What is kept in step."""
-
-    def load(self, value: bytes) -> None: ...
-    def apply(self, change: Change) -> None: ...
-    def begin_sync(self) -> None: ...
-    def end_sync(self, confirmed: set[str] | None, *, is_whole: bool) -> None:
-        """`confirmed`: ids the store holds; what it does not shall go. None: keep all."""
-
-
 class Replica:
-    def __init__(self, store: Store, mirror: Mirror, *, max_loaded: int = MAX_LOADED) -> None:
+    """Follows `store` in `copy`; of a larger store it loads `max_loaded` entries at the start."""
+
+    def __init__(self, store: Store, copy: LocalCopy, *, max_loaded: int = MAX_LOADED) -> None:
         self._store = store
-        self._mirror = mirror
+        self._copy = copy
         self._max_loaded = max_loaded
         self._last: LogId = START
         self._run_id = ""
         self._is_synced = False
         self._has_synced = False
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_synced(self) -> bool:
-        return self._is_synced
+        self._background = Background("cache replica")
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="cache replica")
+        self._background.start(self._run())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
 
     async def _run(self) -> None:
         while True:
@@ -76,7 +61,7 @@ class Replica:
         """
         run_id = await self._store.run_id()
         end = await self._store.end_of_log()
-        self._mirror.begin_sync()
+        self._copy.begin_sync()
         await self._replay_blocks(end)
         confirmed: set[str] = set()
         async for keys in self._store.scan(self._max_loaded):
@@ -84,7 +69,7 @@ class Replica:
             confirmed.update(key.decode().removeprefix(PREFIX) for key in keys)
         has_restarted = self._has_synced and bool(run_id) and run_id != self._run_id
         is_whole = len(confirmed) < self._max_loaded
-        self._mirror.end_sync(None if has_restarted else confirmed, is_whole=is_whole)
+        self._copy.end_sync(None if has_restarted else confirmed, is_whole=is_whole)
         self._last, self._run_id = end, run_id
         self._is_synced = self._has_synced = True
 
@@ -94,7 +79,7 @@ class Replica:
             rows = await self._store.read_log(since, LOG_PAGE)
             for _, logged in rows:
                 if logged is not None and isinstance(logged.change, Blocked):
-                    self._mirror.apply(logged.change)
+                    self._copy.apply(logged.change)
             if not rows or rows[-1][0] == since:
                 return
             since = rows[-1][0]
@@ -111,7 +96,7 @@ class Replica:
         added = [change.id for change in foreign if isinstance(change, Added)]
         for change in foreign:
             if not isinstance(change, Added):
-                self._mirror.apply(change)
+                self._copy.apply(change)
         # After the deletions: what is read now is what the store holds after all of them.
         await self._load([entry_key(id).encode() for id in added])
         if rows:
@@ -122,5 +107,5 @@ class Replica:
         for start in range(0, len(keys), PAGE):
             for value in await self._store.get_many(keys[start : start + PAGE]):
                 if value is not None:
-                    self._mirror.load(value)
+                    self._copy.load(value)
             await asyncio.sleep(0)  # requests go first

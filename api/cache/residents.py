@@ -1,4 +1,4 @@
-"""What one process holds of the cache: an index for each partition, payloads, and their bytes.
+"""Cache entries in this process's memory: embeddings to search, payloads, a bound in bytes.
 
 Both are bounded, least recently used first. A payload that the store holds too may go alone; its
 entry stays findable and the payload is read again on a hit.
@@ -22,6 +22,8 @@ PAYLOAD_SHARE = 0.6
 
 
 class Resident(msgspec.Struct, gc=False):
+    """What is held of one entry beside its embedding and payload."""
+
     id: str
     tenant: str
     generation: str
@@ -39,6 +41,8 @@ class Resident(msgspec.Struct, gc=False):
 
 
 class Residents:
+    """All entries held; the least recently used leave first."""
+
     def __init__(self, max_bytes: int, *, has_store: bool) -> None:
         self.evicted = 0
         self._max_bytes = max_bytes

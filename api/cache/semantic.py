@@ -1,4 +1,4 @@
-"""Nearest questions of one partition, in process, exact above a threshold.
+"""Nearest-neighbour search over the question embeddings of one partition, exact and in memory.
 
 A small index is one matrix product. A large one compares sign signatures first: a random
 rotation, the sign of each coordinate as a bit. Two unit vectors at angle θ differ in each bit

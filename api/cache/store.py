@@ -1,8 +1,8 @@
-"""The shared side of the cache in Redis or Valkey: values by key, and a bounded log of changes.
+"""The shared cache in Redis or Valkey: values by key, and a bounded log of changes.
 
 Plain strings and one stream, no modules: Redis 6 serves. A value is read by GET, so an
-allkeys-lru server sees what is in use. Every call is bounded in time and behind a breaker;
-what goes wrong becomes StoreDown or StoreRefused here and a miss further up.
+allkeys-lru server sees what is in use. Every call is bounded in time and behind a circuit
+breaker; what goes wrong becomes StoreDown or StoreRefused here and a miss further up.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -25,15 +25,19 @@ START: LogId = "0-0"
 
 
 class Added(msgspec.Struct, frozen=True, tag="add"):
+    """An entry was written."""
+
     id: str
 
 
 class Deleted(msgspec.Struct, frozen=True, tag="del"):
+    """These entries were deleted."""
+
     ids: list[str]
 
 
 class Cited(Protocol):
-    """What a deletion asks of an entry."""
+    """What a deletion looks at: of a stored entry, or of one held in memory."""
 
     @property
     def tenant(self) -> str: ...
@@ -44,7 +48,7 @@ class Cited(Protocol):
 
 
 class Voided(msgspec.Struct, frozen=True, tag="void"):
-    """Everything of one tenant or document, or everything, written up to a time."""
+    """Everything of one tenant or document, or everything, written up to `at`, was deleted."""
 
     scope: Literal["all", "tenant", "document"]
     value: str
@@ -62,6 +66,8 @@ class Voided(msgspec.Struct, frozen=True, tag="void"):
 
 
 class Blocked(msgspec.Struct, frozen=True, tag="block"):
+    """Feedback said that the entry does not answer the question."""
+
     id: str
     question: str
     """A hash: this question may not be answered with that entry."""

@@ -1,11 +1,11 @@
-"""A second opinion on a semantic hit, over the texts and not the embeddings.
+"""Check a semantic cache hit with a cross-encoder that reads both questions.
 
-Whatever is no clear yes is a miss: an unknown verdict, a timeout, a full queue, a broken model.
+Anything but a clear yes is a miss: an unknown verdict, a timeout, a full queue, a broken model.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from api.cache.entries import Entry
 from api.logs import logger
@@ -18,10 +18,6 @@ Verdict = Literal["accept", "reject", "unknown"]
 TIMEOUT_S = 0.2
 ACCEPT_FROM = 0.8
 REJECT_BELOW = 0.5
-
-
-class Verifier(Protocol):
-    async def verify(self, question: str, entry: Entry) -> Verdict: ...
 
 
 class CrossEncoderVerifier:
@@ -62,11 +58,13 @@ class CrossEncoderVerifier:
         return [float(score) for score in scores]
 
 
-def load_verifier(model_id: str, *, threads: int | None = None) -> CrossEncoderVerifier:
+def load_verifier(
+    model_id: str, *, revision: str | None = None, threads: int | None = None
+) -> CrossEncoderVerifier:
     """Load a cross-encoder with one label and run it once. Raises ModelUnavailable."""
     from torch import nn
 
-    model = load_cross_encoder(model_id)
+    model = load_cross_encoder(model_id, revision=revision)
     if model.num_labels != 1:
         raise ModelUnavailable(f"{model_id} gives {model.num_labels} labels, a verifier needs one")
     model.activation_fn = nn.Sigmoid()

@@ -1,4 +1,4 @@
-"""Says why two like-sounding questions may not share an answer, or that nothing speaks against.
+"""Rules that keep two similar questions from sharing an answer: another number, name, negation.
 
 Embeddings of short questions hardly see a changed number, a "not", another name or a swapped
 order: these rules do. They are rules of English, not of a data set; each gives a label for the
@@ -7,13 +7,14 @@ metric. A veto costs a hit, never an answer.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Literal
 
 from api.cache.features import Features
 from retrieval.language.likeness import are_alike, are_opposite, is_same_name
 from retrieval.language.opposites import sides
 from retrieval.language.vocabulary import COORDINATING, DIRECTIONS, people
 
-REASONS = ("number", "negation", "antonym", "entity", "person", "order", "substitution")
+Reason = Literal["number", "negation", "antonym", "entity", "person", "order", "substitution"]
 
 _MAX_ACRONYM = 5
 _SLOT_WORDS = 2
@@ -24,8 +25,8 @@ _LAST_LATIN = "\u024f"
 _BE = frozenset("is are was were be been".split())
 
 
-def veto(a: Features, b: Features) -> str | None:
-    """The first reason of REASONS for which the answer to `a` may not serve `b`; symmetric."""
+def veto(a: Features, b: Features) -> Reason | None:
+    """Return why the answer to `a` may not serve `b`, if there is a reason; symmetric."""
     if a.words == b.words and a.content == b.content:
         return None
     only_a, only_b = _leftovers(a, b)

@@ -1,4 +1,4 @@
-"""One task writes to the store; answers never wait for it.
+"""Write cache entries to Redis in the background; answers never wait for it.
 
 The queue is bounded and drops its oldest; what is dropped is counted. A store that is away is
 waited for, writes in hand.
@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 
+from api.background import Background
 from api.cache.entries import entry_key
 from api.cache.store import Added, Store, Write
 from api.logs import logger
@@ -21,6 +22,8 @@ WAIT_S = 1.0
 
 
 class Writer:
+    """A queue of writes, and the task that sends them in batches."""
+
     def __init__(self, store: Store, *, max_waiting: int = MAX_WAITING) -> None:
         self.dropped = 0
         """Never written: pushed out by newer ones, refused, or left at the end."""
@@ -30,11 +33,11 @@ class Writer:
         self._in_hand: list[tuple[Write, asyncio.Future[None] | None]] = []
         self._touched: set[str] = set()
         self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("cache writer")
         self._is_closing = False
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="cache writer")
+        self._background.start(self._run())
 
     def submit(self, write: Write) -> None:
         """Queue a write and return at once."""
@@ -70,11 +73,7 @@ class Writer:
         """Write what waits, as far as the deadline allows."""
         self._is_closing = True
         self._arrived.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=deadline_s)
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop(grace_s=deadline_s)
         for _, done in (*self._in_hand, *self._waiting):
             self.dropped += 1
             _fail(done, StoreDown("closed"))

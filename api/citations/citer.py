@@ -1,4 +1,4 @@
-"""An answer as it streams → its citations, sentence by sentence, without touching its text.
+"""Cite an answer as it streams: for each sentence, the spans of the sources that support it.
 
 A marker is a claim like any other: it counts where its passage supports the sentence, and a
 passage that supports it counts without one.
@@ -11,17 +11,14 @@ from api.citations.markers import MARKER, numbers_of
 from api.citations.sentences import Sentences
 from api.citations.support import Evidence, Found, read_passage
 from api.citations.types import Citation, CitedSpan, Kind, Quotable
-from api.citations.words import Words, read
+from api.citations.words import Words, read_sentence
+from retrieval.language.data import load_words
+from retrieval.language.vocabulary import stem
 
 MAX_SPANS = 3
 
-# Words that speak of the sources, not of what they say.
-_ABOUT_SOURCES = frozenset(
-    read(
-        """passage source document answer context question according provided mentioned stated
-        text information reference given based"""
-    ).terms
-)
+_ABOUT_SOURCES = frozenset(map(stem, load_words("about_sources")))
+"""Stems of words that speak of the sources, not of what they say."""
 
 
 class Citer:
@@ -74,7 +71,7 @@ class Citer:
         )
 
     def _judge(self, claim: str, named: set[int]) -> tuple[Kind, list[Found]]:
-        said = read(claim)
+        said = read_sentence(claim)
         words = _about_the_world(said)
         says_it_lacks = not said.negated.isdisjoint(_ABOUT_SOURCES)
         if says_it_lacks or not words.terms or not self._sources:

@@ -1,4 +1,4 @@
-"""Markers as models write them: [1], [2, 3], [1-3], [Passage 1], (source 2), 【1†source】."""
+"""Find citation markers: [1], [2, 3], [1-3], [Passage 1], (source 2), 【1†source】."""
 
 import re
 

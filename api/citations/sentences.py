@@ -1,4 +1,4 @@
-"""Text → sentences, while it comes or whole, in the same places however it is cut into pieces.
+"""Split text into sentences, streamed or whole; how it is cut into pieces changes nothing.
 
 Where a sentence ends is decided by what stands before it and the word that follows, so the end is
 known a word later; markers after the full stop belong to the sentence before. Abbreviations,
@@ -8,6 +8,7 @@ initials, decimals, list numbers and lines that go on do not end one; code is te
 import re
 
 from api.citations.markers import MARKER, MAX_CHARS, OPENERS
+from retrieval.language.data import load_words
 from retrieval.language.vocabulary import FUNCTION_WORDS
 
 Span = tuple[int, int]
@@ -26,16 +27,10 @@ _BEFORE = re.compile(r"([^\s(\[\"“'*]{1,12})$")
 _ITEM_NUMBER = re.compile(r"\s*(?:\d{1,3}|[A-Za-z])$")
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]|a\.m|p\.m", re.IGNORECASE)
 # A name follows, never a new sentence; after the second, a number does, or it is a word.
-_NEVER_LAST = frozenset(
-    """mr mrs ms dr prof st rev gen col lt sgt capt gov sen rep hon fr messrs vs cf viz approx ca
-    e.g i.e""".split()
-)
-_NUMBERED = frozenset("no nos vol fig figs eq eqs sec ch pp".split())
+_NEVER_LAST = frozenset(load_words("abbreviations_before_name"))
+_NUMBERED = frozenset(load_words("abbreviations_before_number"))
 # These may end one: it depends on the word after.
-_MAYBE_LAST = frozenset(
-    """etc inc ltd co corp jr sr dept est al jan feb mar apr jun jul aug sep sept oct nov dec
-    ave blvd rd mt ft min max""".split()
-)
+_MAYBE_LAST = frozenset(load_words("abbreviations_perhaps_last"))
 
 
 class Sentences:

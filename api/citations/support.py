@@ -1,4 +1,4 @@
-"""Which sentences of the passages say what a sentence of the answer says, by its words.
+"""Find the sentences of the sources that support a sentence of the answer, by its words.
 
 Words that few sentences have count more, names and numbers more still, and what the question said
 already counts less. A window that lacks a number or name, negates what the answer affirms, or has
@@ -17,7 +17,7 @@ import msgspec
 
 from api.citations.sentences import Span, split
 from api.citations.types import Quotable
-from api.citations.words import Words, read
+from api.citations.words import Words, read_sentence
 from retrieval.language.opposites import sides
 
 ENOUGH = 0.5
@@ -67,21 +67,21 @@ class Found(NamedTuple):
 def read_passage(text: str) -> Reading:
     """Kept, because few passages answer most questions; 10 KB each."""
     spans = tuple(split(text)[:MAX_SENTENCES])
-    sentences = tuple(read(text[start:end]) for start, end in spans)
+    sentences = tuple(read_sentence(text[start:end]) for start, end in spans)
     terms = tuple(frozenset(words.terms) for words in sentences)
     return Reading(spans, sentences, terms, frozenset().union(*terms))
 
 
 @lru_cache(maxsize=1024)
 def _read_title(title: str) -> frozenset[str]:
-    return frozenset(read(title.replace("_", " ")).terms)
+    return frozenset(read_sentence(title.replace("_", " ")).terms)
 
 
 class Evidence:
     """The passages of one answer, and its question."""
 
     def __init__(self, question: str, sources: Sequence[Quotable]) -> None:
-        self._asked = frozenset(read(question[-MAX_QUESTION:]).terms)
+        self._asked = frozenset(read_sentence(question[-MAX_QUESTION:]).terms)
         self._sources = sources
         self._readings = [read_passage(source.text) for source in sources]
         self._n_sentences = sum(len(reading.spans) for reading in self._readings)

@@ -1,4 +1,4 @@
-"""A second opinion on citations, by meaning: a cross-encoder reads evidence and sentence together.
+"""Check citations with a cross-encoder that reads evidence and sentence together.
 
 Words find the place, the model judges it; and it may find support where no word is shared. Late,
 broken or swamped it raises Unverified, and what the words said stands.

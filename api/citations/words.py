@@ -1,4 +1,4 @@
-"""A sentence → what is compared of it: content words, numbers, names, what is negated.
+"""Read from a sentence what citations compare: content words, numbers, names, negated words.
 
 Rougher than the features of the answer cache, and a tenth of their cost: thousands of words of
 passages are read for each answer.
@@ -9,20 +9,22 @@ from functools import lru_cache
 
 import msgspec
 
-from retrieval.language.numerals import Piece, is_roman, merge_spelled, read_chunk, roman
-from retrieval.language.vocabulary import FUNCTION_WORDS, NEGATIONS, stem
+from retrieval.language.numerals import (
+    NUMBER_WORDS,
+    Piece,
+    is_roman,
+    merge_spelled,
+    read_chunk,
+    read_roman,
+)
+from retrieval.language.vocabulary import FUNCTION_WORDS, NEGATIONS, SIGNS, stem
 
 # Letters and digits with inner punctuation (3.5, don't), bounded, or the sign of a unit.
 _CHUNK = re.compile(r"[^\W_]{1,64}(?:[.,:'’][^\W_]{1,24}){0,8}|[%$€£]")
 # Chinese and Japanese know no spaces: their words are taken as pairs of characters.
 _UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)")
-_SIGNS = {"%": "percent", "$": "dollar", "€": "euro", "£": "pound"}
-_NUMBER_WORDS = frozenset(
-    """zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-    sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
-    hundred thousand million billion first second third fourth fifth sixth seventh eighth ninth
-    tenth eleventh twelfth half twice dozen""".split()
-)
+_NUMBER_WORDS = NUMBER_WORDS - {"one"}
+"""Alone, "one" is mostly a pronoun."""
 _NOT_NEGATED = frozenset("only just".split())
 _WITHIN_NUMBERS = ("and", "one")
 
@@ -41,7 +43,7 @@ class Words(msgspec.Struct, frozen=True, gc=False):
     """The terms right after a negation."""
 
 
-def read(text: str) -> Words:
+def read_sentence(text: str) -> Words:
     """Return what is compared of a sentence."""
     terms: dict[str, None] = {}
     numbers: set[str] = set()
@@ -92,12 +94,12 @@ def _numbers_of(counted: list[Piece]) -> list[str]:
 @lru_cache(maxsize=32_768)
 def _parts(chunk: str) -> tuple[Part, ...]:
     """Take one chunk apart; kept, because a corpus has few words."""
-    if chunk in _SIGNS:
-        return (("word", _SIGNS[chunk], chunk),)
+    if chunk in SIGNS:
+        return (("word", SIGNS[chunk], chunk),)
     if not chunk.isascii() and len(runs := _UNSPACED.split(chunk)) > 1:
         return tuple(part for n, run in enumerate(runs) for part in _run(run, is_unspaced=n % 2))
     if is_roman(chunk):
-        return (("number", roman(chunk)[1], chunk),)
+        return (("number", read_roman(chunk)[1], chunk),)
     lowered = chunk.casefold().replace("’", "'")
     if any(char.isdigit() for char in lowered):
         return tuple(

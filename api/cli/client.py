@@ -1,21 +1,21 @@
-"""The command line's HTTP client of a ragrelay server: whole answers, streams, errors in one line.
+"""HTTP client of the command line: call a ragrelay server, stream an answer, one line an error.
 
-What documents and models say is shown, never obeyed: `shown` gives a terminal pictures of the
-characters that it would act on.
+`shown` makes text of documents and models safe to print: control characters, which a terminal
+would act on, become visible.
 """
 
 import http.client
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import click
 
 TIMEOUT_S = 60.0
-"""Between two bytes; a server that works sends at least a comment every 15 s."""
+"""Between two bytes; a server that streams sends at least a comment every 15 s."""
 MAX_BODY = 16 << 20
 MAX_LINE = 4 << 20
 
@@ -27,12 +27,12 @@ _UNSHOWN = re.compile(
 )
 
 
-class NotAnswered(ConnectionError):
-    """The server cannot be reached, refused, or broke off."""
+class NotAnswered(click.ClickException):
+    """The server cannot be reached, refused, or broke off. Exit code 1."""
 
 
 def shown(text: str) -> str:
-    """Return the text with a picture or an escape for each character that a terminal obeys."""
+    """Return the text with a symbol or an escape for each character that a terminal acts on."""
     return _UNSHOWN.sub(_picture, text)
 
 
@@ -42,9 +42,12 @@ def _picture(found: re.Match[str]) -> str:
 
 
 class Server:
-    """A server's address and the key for it."""
+    """A server's address and the key for it.
 
-    def __init__(self, url: str, key: str) -> None:
+    Calls raise NotAnswered, and UsageError (exit code 2) where the server answers 422.
+    """
+
+    def __init__(self, url: str, key: str, *, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise click.UsageError(f"--url: not an http address: {shown(url)}")
@@ -58,20 +61,22 @@ class Server:
             raise click.UsageError(f"--url: {exc}") from exc
         self._path = parts.path.rstrip("/")
         self._headers = {"X-API-Key": key} if key else {}
+        self._timeout_s = timeout_s
         self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
 
-    def get(self, path: str) -> Fields:
-        with closing(self._open("GET", path)) as response:
+    def call(self, method: str, path: str, body: bytes | None = None) -> Fields:
+        """Send a request, its body JSON if there is one, and return the response's JSON."""
+        with self._opened(method, path, body) as response:
             return self._whole(response)
 
-    def ask(self, body: Fields) -> Fields:
-        """Return the answer to a question, whole."""
-        with closing(self._open("POST", "/query", body)) as response:
-            return self._whole(response)
+    def ask(self, question: Fields) -> Fields:
+        """Return the whole answer to a question (POST /query)."""
+        return self.call("POST", "/query", json.dumps(question).encode())
 
-    def stream(self, body: Fields) -> Iterator[tuple[str, Fields]]:
-        """Yield the events of an answer, the last a `done`. Raises NotAnswered."""
-        with closing(self._open("POST", "/query/stream", body)) as response:
+    def stream(self, question: Fields) -> Iterator[tuple[str, Fields]]:
+        """Yield the events of an answer, the last a `done` (POST /query/stream)."""
+        body = json.dumps(question).encode()
+        with self._opened("POST", "/query/stream", body) as response:
             name = ""
             for line in self._lines(response):
                 field, _, value = line.rstrip(b"\r\n").partition(b": ")
@@ -93,25 +98,25 @@ class Server:
         except (OSError, http.client.HTTPException) as exc:
             raise NotAnswered(f"the answer broke off: {_reason(exc)}") from exc
 
-    def _open(self, method: str, path: str, body: Fields | None = None) -> Any:
-        """Send a request and return its response. Redirects are not followed: they would take
+    @contextmanager
+    def _opened(
+        self, method: str, path: str, body: bytes | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send a request and give its response. Redirects are not followed: they would take
         the key elsewhere."""
         host, port = self._address
-        connection = self._connection(host, port, timeout=TIMEOUT_S)
         headers = self._headers | ({"Content-Type": "application/json"} if body else {})
-        try:
-            sent = None if body is None else json.dumps(body).encode()
-            connection.request(method, self._path + path, sent, headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as exc:
-            connection.close()
-            raise NotAnswered(f"no answer from {shown(self.url)}: {_reason(exc)}") from exc
-        if response.status == 200:
-            return response
-        with closing(connection):
-            self._refuse(response)
+        with closing(self._connection(host, port, timeout=self._timeout_s)) as connection:
+            try:
+                connection.request(method, self._path + path, body, headers)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as exc:
+                raise NotAnswered(f"no answer from {shown(self.url)}: {_reason(exc)}") from exc
+            if not 200 <= response.status < 300:
+                self._refuse(response)
+            yield response
 
-    def _refuse(self, response: http.client.HTTPResponse) -> None:
+    def _refuse(self, response: http.client.HTTPResponse) -> NoReturn:
         try:
             told = _told(_decoded(response.read(MAX_BODY)))
         except (OSError, http.client.HTTPException, NotAnswered):

@@ -1,4 +1,4 @@
-"""`ragrelay generations`: which are kept, back to one before, and whether their files are whole."""
+"""`ragrelay generations`: list the builds of the index, serve an earlier one, verify files."""
 
 import sys
 from pathlib import Path
@@ -11,12 +11,12 @@ from retrieval.types import RetrievalError
 
 @click.group("generations")
 def generations_group() -> None:
-    """List the generations of the index, roll back, verify."""
+    """List, roll back and verify the builds of the index."""
 
 
 @generations_group.command("list")
 def list_() -> None:
-    """One line a generation, newest first; * marks the one that serves."""
+    """Print a line for each generation, newest first; * marks the one that serves."""
     from retrieval.index.index import list_generations
     from retrieval.library.publishing import serving
 
@@ -33,10 +33,10 @@ def list_() -> None:
 @generations_group.command("rollback")
 @click.argument("generation", required=False)
 def rollback(generation: str | None) -> None:
-    """Serve GENERATION again, or the newest that does not serve.
+    """Serve GENERATION again; without it, the newest that does not serve.
 
-    What was deleted since stays deleted. The next change of documents makes a new generation of
-    all that there are, so a rollback holds until then.
+    Documents deleted since stay deleted. The next change of documents builds a new generation
+    from all of them, so a rollback lasts until then.
     """
     from retrieval.index import generations
 
@@ -45,7 +45,7 @@ def rollback(generation: str | None) -> None:
 
 @generations_group.command("verify")
 def verify() -> None:
-    """Read every generation in whole and compare it with its checksums."""
+    """Compare the files of every generation with their checksums."""
     from retrieval.index.index import list_generations, open_generation
 
     index_dir = _index_dir()

@@ -1,6 +1,6 @@
 """`python -m api.cli.healthcheck [URL]`: is the server here ready? For images that have no curl.
 
-Of the standard library alone, since it is started every few seconds. Exit codes: 0 ready, 1 not.
+Uses only the standard library: it is started every few seconds. Exit codes: 0 ready, 1 not.
 """
 
 import http.client

@@ -1,7 +1,7 @@
-"""`ragrelay keys`: make, list, rotate and revoke API keys in the ledger's Redis.
+"""`ragrelay keys`: create, list, rotate and revoke API keys in the ledger's Redis.
 
-Prints a secret once, on stdout alone. Exit codes as in `cli.py`: 1 where the store does not
-answer or has no such key, 2 for wrong usage. Whoever adds the group says how to open the store.
+A new key is printed once, and nothing else goes to stdout. Exit codes: 1 if the store does not
+answer or has no such key, 2 for wrong usage.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
 import click
@@ -26,13 +27,15 @@ from api.admission.caller import (
     Scope,
 )
 from api.admission.keys import KeyRecord, KeySpec
+from api.cli.options import parse_duration
+from api.embedded.children import ledger_socket
+from api.settings.env import Settings
 
 if TYPE_CHECKING:
     from api.admission.key_store import Created, KeyStore
 
 TIMEOUT_S = 5.0
-"""A person waits longer than a request."""
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+"""A person at a terminal waits longer than a request does."""
 Window = Literal["hour", "day", "month"]
 
 OpenKeys = Callable[[], AbstractAsyncContextManager["KeyStore"]]
@@ -41,7 +44,7 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_key_store(url: str, pepper: bytes) -> AsyncIterator["KeyStore"]:
-    """`url` of the ledger's Redis; it is not shown in errors, for it may hold a password."""
+    """Open the keys in the ledger's Redis. Errors do not show `url`: it may hold a password."""
     import redis.asyncio as redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -63,16 +66,8 @@ async def open_key_store(url: str, pepper: bytes) -> AsyncIterator["KeyStore"]:
         await client.aclose()
 
 
-def seconds_of(text: str) -> float:
-    """30d, 12h, 15m or 90s."""
-    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
-    if found is None:
-        raise click.BadParameter(f"{text!a} is no duration: write 30d, 12h, 15m or 90s")
-    return float(int(found[1]) * UNITS[found[2]])
-
-
-def budget_of(text: str) -> KeyBudget:
-    """day=1.50: EUR a window, to the millionth."""
+def parse_budget(text: str) -> KeyBudget:
+    """Read day=1.50: EUR a window, at most six decimals. Raises BadParameter."""
     window, _, amount = text.partition("=")
     try:
         micro_eur = Decimal(amount) * 1_000_000
@@ -80,46 +75,33 @@ def budget_of(text: str) -> KeyBudget:
     except (InvalidOperation, ValueError, OverflowError):
         fits = False
     if window not in get_args(Window) or not fits:
-        raise click.BadParameter(f"{text!a} is no budget: write hour=0.10, day=1.50 or month=20")
+        raise click.BadParameter(f"{text!a} is not a budget: write hour=0.10, day=1.50 or month=20")
     return KeyBudget(cast(Window, window), int(micro_eur))
 
 
-def limit_of(text: str) -> tuple[RouteClass, int]:
-    """query=10: so many a minute in a route class; 0 is unlimited."""
+def parse_limit(text: str) -> tuple[RouteClass, int]:
+    """Read query=10: a route class and how many a minute, 0: no limit. Raises BadParameter."""
     name, _, number = text.partition("=")
     if name not in ROUTE_CLASSES or not re.fullmatch(r"[0-9]{1,9}", number):
         classes = ", ".join(ROUTE_CLASSES)
-        raise click.BadParameter(f"{text!a} is no limit: write query=10; classes: {classes}")
+        raise click.BadParameter(f"{text!a} is not a limit: write query=10; classes: {classes}")
     if int(number) > MAX_PER_MINUTE:
         raise click.BadParameter(f"{text!a}: {MAX_PER_MINUTE} a minute at most")
     return name, int(number)
 
 
-def _reading(read: Callable[[str], T]) -> Callable[..., T | tuple[T, ...] | None]:
-    """Return the callback of an option whose text, or each of its texts, `read` understands."""
-
-    def callback(
-        ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...] | None
-    ) -> T | tuple[T, ...] | None:
-        if isinstance(value, tuple):
-            return tuple(read(each) for each in value)
-        return None if value is None else read(value)
-
-    return callback
-
-
 def keys_group(open_keys: OpenKeys) -> click.Group:
-    """Return the commands of `ragrelay keys`."""
+    """Return the commands of `ragrelay keys` on the store that `open_keys` opens."""
 
     def on_store(use: Callable[["KeyStore"], Awaitable[T]]) -> T:
         return asyncio.run(_use(open_keys, use))
 
     @click.group()
     def keys() -> None:
-        """API keys: who may ask, for how much, how often."""
+        """Create, list, rotate and revoke API keys."""
 
     @keys.command()
-    @click.option("--name", required=True, help="Whose key it is, for the list")
+    @click.option("--name", required=True, help="A name for the key, shown in the list")
     @click.option(
         "--scope",
         "scopes",
@@ -127,32 +109,44 @@ def keys_group(open_keys: OpenKeys) -> click.Group:
         type=click.Choice(sorted(ALL_SCOPES)),
         default=("query",),
         show_default=True,
-        help="What it may; give one or several",
+        help="What the key may do; repeatable",
     )
-    @click.option("--tenant", default="public", show_default=True, help="Whose documents it sees")
-    @click.option("--group", "groups", multiple=True, help="Further groups of documents it sees")
+    @click.option(
+        "--tenant", default="public", show_default=True, help="Tenant whose documents it sees"
+    )
+    @click.option(
+        "--group", "groups", multiple=True, help="Another group of documents it sees; repeatable"
+    )
     @click.option(
         "--budget",
         "budgets",
         multiple=True,
-        callback=_reading(budget_of),
-        help="As day=1.50, in EUR",
+        type=parse_budget,
+        metavar="WINDOW=EUR",
+        help="Most it may spend, as day=1.50; repeatable",
     )
     @click.option(
-        "--limit", "requests", multiple=True, callback=_reading(limit_of), help="Requests a minute"
+        "--limit",
+        "requests",
+        multiple=True,
+        type=parse_limit,
+        metavar="CLASS=NUMBER",
+        help="Requests a minute, as query=10; repeatable",
     )
     @click.option(
         "--token-limit",
         "tokens",
         multiple=True,
-        callback=_reading(limit_of),
-        help="Tokens a minute",
+        type=parse_limit,
+        metavar="CLASS=NUMBER",
+        help="Tokens a minute, as query=5000; repeatable",
     )
     @click.option(
         "--expires",
         "expires_s",
-        callback=_reading(seconds_of),
-        help="Ends after, as 30d; else never",
+        type=parse_duration,
+        metavar="DURATION",
+        help="How long it is valid, as 30d; without this it never expires",
     )
     def create(
         name: str,
@@ -164,7 +158,7 @@ def keys_group(open_keys: OpenKeys) -> click.Group:
         tokens: tuple[tuple[RouteClass, int], ...],
         expires_s: float | None,
     ) -> None:
-        """Make a key and print it: it cannot be shown again."""
+        """Create a key and print it; it cannot be shown again."""
         spec = KeySpec(
             name=name,
             scopes=frozenset(scopes),
@@ -177,9 +171,9 @@ def keys_group(open_keys: OpenKeys) -> click.Group:
         _show(on_store(lambda store: store.create(spec)))
 
     @keys.command(name="list")
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line")
     def list_keys(as_json: bool) -> None:
-        """List all keys, ended ones too; none can be read back."""
+        """List all keys, expired and revoked ones too, without their secrets."""
         records, now_s = on_store(_all_records)
         lines = _json_lines(records, now_s) if as_json else _table(records, now_s)
         for line in lines:
@@ -190,23 +184,35 @@ def keys_group(open_keys: OpenKeys) -> click.Group:
     @click.option(
         "--grace",
         "grace_s",
-        callback=_reading(seconds_of),
+        type=parse_duration,
+        metavar="DURATION",
         default="0s",
         show_default=True,
-        help="The old secret goes on serving so long",
+        help="How long the old secret stays valid",
     )
     def rotate(id: str, grace_s: float) -> None:
-        """Give the key ID another secret and print it."""
+        """Give the key ID a new secret and print it."""
         _show(on_store(lambda store: store.rotate(id, grace_s=grace_s)))
 
     @keys.command()
     @click.argument("id")
     def revoke(id: str) -> None:
-        """End the key ID from the next request on."""
+        """Revoke the key ID; the next request with it is refused."""
         record = on_store(lambda store: store.revoke(id))
         click.echo(f"revoked {record.id} ({record.name})")
 
     return keys
+
+
+@asynccontextmanager
+async def open_own_keys() -> AsyncIterator["KeyStore"]:
+    """Open the store of the settings, or that of the `ragrelay up` that runs over this index."""
+    settings = Settings.from_env()
+    is_embedded = not settings.engine_addresses()
+    index_dir = Path(settings.retrieval.index_dir)
+    url = ledger_socket(index_dir) if is_embedded else str(settings.ledger.redis_url)
+    async with open_key_store(url, settings.auth.key_pepper.encode()) as store:
+        yield store
 
 
 async def _use(open_keys: OpenKeys, use: Callable[["KeyStore"], Awaitable[T]]) -> T:

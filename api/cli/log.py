@@ -1,6 +1,6 @@
-"""`ragrelay db` and `ragrelay log`: the tables up and down; rows of the log out.
+"""`ragrelay db` and `ragrelay log`: migrate the tables of the query log; export, delete rows.
 
-Exit codes as in `cli.py`: 1 where the database does not answer.
+Exit code 1 if the database does not answer.
 """
 
 import asyncio
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from api.cli.keys import seconds_of
+from api.cli.options import parse_duration
 from api.errors import DatabaseDown
 from api.settings.env import Settings, SettingsError
 
 if TYPE_CHECKING:
     from api.log.database import Database
 
-_tenant = click.option("--tenant", help="Of this tenant alone")
+_tenant = click.option("--tenant", help="Only of this tenant")
 
 
 @click.group("db")
 def db_group() -> None:
-    """The tables of the log: to this version's, or back."""
+    """Migrate the tables of the query log."""
 
 
 @db_group.command()
 def upgrade() -> None:
-    """Bring the tables to those of this version; whoever serves SQLite does it by itself."""
+    """Bring the tables to this version. With SQLite the server does so itself at its start."""
     if Settings.from_env().database.database_url == "off":
         click.echo("DATABASE_URL is off: there are no tables")
         return
@@ -41,24 +41,28 @@ def upgrade() -> None:
 @db_group.command()
 @click.argument("revision")
 def downgrade(revision: str) -> None:
-    """Bring the tables back to REVISION; `base` drops them, and all that is logged."""
+    """Bring the tables back to REVISION; `base` drops them, with all rows."""
     _run(lambda database: database.migrate(revision))
     click.echo(f"the tables are those of {revision}")
 
 
 @click.group("log")
 def log_group() -> None:
-    """What was asked and answered: export, delete."""
+    """Export and delete logged questions and answers."""
 
 
 @log_group.command()
 @click.option(
-    "--since", default="30d", callback=lambda _, __, text: seconds_of(text),
-    show_default=True, help="So far back: 7d, 12h, 15m",
-)  # fmt: skip
+    "--since",
+    default="30d",
+    type=parse_duration,
+    metavar="DURATION",
+    show_default=True,
+    help="How far back: 7d, 12h, 15m",
+)
 @_tenant
 def export(since: float, tenant: str | None) -> None:
-    """Print answers with what was said of them, oldest first, a JSON object a line."""
+    """Print logged answers with their feedback, oldest first, one JSON object a line."""
 
     async def write(database: "Database") -> None:
         from api.log import reader as reading
@@ -75,11 +79,11 @@ def export(since: float, tenant: str | None) -> None:
 
 @log_group.command()
 @_tenant
-@click.option("--request-id", help="Of this request")
+@click.option("--request-id", help="Only of this request")
 def delete(tenant: str | None, request_id: str | None) -> None:
-    """Delete what is logged of a tenant, or of a request, with what was said of it.
+    """Delete the logged answers of a tenant or of a request, with their feedback.
 
-    What a running ragrelay has yet to write comes within a second: then delete once more, or use
+    A running server writes its last rows within a second: delete once more after that, or use
     DELETE /analytics/log.
     """
     if (tenant is None) == (request_id is None):

@@ -1,31 +1,30 @@
-"""`ragrelay`: build an index, serve it, measure it.
+"""The command `ragrelay`: `up`, `serve` and `index` are here, each other group in its own module.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings (a taken port is one), 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings (a taken port too), 130 interrupted.
 """
 
 import faulthandler
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from api import logs
-from api.admission.key_store import KeyStore
-from api.cli.building import Bar
-from api.cli.documents import documents_group, opened, publish_now, tell_built, tell_skipped
+from api.cli.building import Bar, opened, publish_now, tell_built, tell_skipped
+from api.cli.documents import documents_group
 from api.cli.eval import cache, evaluation
 from api.cli.generations import generations_group
-from api.cli.keys import keys_group, open_key_store
+from api.cli.keys import keys_group, open_own_keys
 from api.cli.log import db_group, log_group
-from api.cli.models import models, selftest
+from api.cli.models import models
 from api.cli.rebuild import rebuild_index
+from api.cli.selftest import selftest
 from api.cli.talk import ask, chat, status
-from api.embedded.children import ledger_socket
 from api.settings.env import Settings, SettingsError
+from retrieval.reading.bounded import Unreadable
 from retrieval.types import IndexBusy, RetrievalError
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[2]
 SAMPLE = ("README.md", "docs")
-"""What a newcomer asks about: this project's own pages, where it runs from a clone."""
+"""Indexed by `up` without paths where it runs from a clone: this project's own documentation."""
 BUSY_S = 600.0
-"""How long `index` waits for another process that builds."""
+"""How long `up` and `index` wait for another process that builds."""
 
 _paths = click.argument(
     "paths", nargs=-1, type=click.Path(path_type=Path, exists=True, readable=False)
@@ -52,7 +51,7 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except SettingsError as exc:
         _fail(str(exc), 2)
-    except (RetrievalError, OSError) as exc:
+    except (RetrievalError, Unreadable, OSError) as exc:
         _fail(str(exc), 1)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
@@ -66,7 +65,7 @@ def _fail(message: str, code: int) -> NoReturn:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ragrelay")
 def cli() -> None:
-    """Answers from your documents, through the engine of your choice."""
+    """Answer questions from your documents with a language model of your choice."""
 
 
 @cli.command()
@@ -74,31 +73,33 @@ def cli() -> None:
 def up(paths: tuple[Path, ...]) -> None:
     """Index PATHS, then serve them: engine, stores and API in one command.
 
-    Without PATHS the index that is there serves; if there is none, ragrelay's own
-    documentation is indexed.
+    Without PATHS it serves the index in RETRIEVAL_INDEX_DIR; if there is none, it indexes
+    ragrelay's own documentation first.
     """
     _serve(lambda settings: _ensure_index(settings, paths))
 
 
 @cli.command()
 def serve() -> None:
-    """Serve the index that is there, or wait for one."""
+    """Serve the index in RETRIEVAL_INDEX_DIR, or wait until there is one."""
     _serve(lambda settings: None)
 
 
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--rebuild", is_flag=True, help="Build all anew, for another embedding model")
+@click.option(
+    "--rebuild", is_flag=True, help="Build anew from all documents, for another embedding model"
+)
 @click.option(
     "--questions",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="With --rebuild: one question a line, to compare the old index and the new one by",
+    help="With --rebuild: a file of questions, one a line, to compare the two indexes by",
 )
 def index(paths: tuple[Path, ...], rebuild: bool, questions: Path | None) -> None:
-    """Index files and folders, in place of what was indexed from paths before.
+    """Index files and folders, in place of those indexed before.
 
-    Documents that came through the API stay. With --rebuild and without PATHS all documents are
-    embedded anew beside the index that serves, compared with it and swapped in.
+    Documents added through the API stay. With --rebuild and without PATHS all documents are
+    embedded anew beside the index that serves; the new index is compared with it, then serves.
     """
     if bool(paths) == rebuild or (questions and not rebuild):
         raise click.UsageError("name files or folders, or --rebuild [--questions FILE]")
@@ -110,21 +111,10 @@ def index(paths: tuple[Path, ...], rebuild: bool, questions: Path | None) -> Non
         sys.exit(1)
 
 
-@asynccontextmanager
-async def _open_keys() -> AsyncIterator[KeyStore]:
-    """The store of the settings, or of the `ragrelay up` that runs over this index."""
-    settings = Settings.from_env()
-    is_embedded = not settings.engine_addresses()
-    index_dir = Path(settings.retrieval.index_dir)
-    url = ledger_socket(index_dir) if is_embedded else str(settings.ledger.redis_url)
-    async with open_key_store(url, settings.auth.key_pepper.encode()) as store:
-        yield store
-
-
 for command in (
     evaluation,
     cache,
-    keys_group(_open_keys),
+    keys_group(open_own_keys),
     ask,
     chat,
     status,

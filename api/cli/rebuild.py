@@ -1,12 +1,11 @@
-"""`ragrelay index --rebuild`: another embedding model, compared before it serves."""
+"""`ragrelay index --rebuild`: build the index anew and compare its results before it serves."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from api.cli.building import Bar, load_all_cores
-from api.cli.documents import opened, tell_built
+from api.cli.building import Bar, load_all_cores, opened, tell_built
 from api.machine import available_cores
 from api.settings.env import Settings
 from retrieval.types import IndexMismatch, ModelUnavailable
@@ -19,7 +18,11 @@ MOST_QUESTIONS = 1000
 
 
 def rebuild_index(settings: Settings, questions: Path | None) -> None:
-    """Embed all documents with the model of the settings, compare, swap. Raises RetrievalError."""
+    """Embed all documents with the model of the settings, compare, then serve the new index.
+
+    `questions` has one a line, to compare by; without it they are drawn from the old index.
+    Raises RetrievalError.
+    """
     from retrieval.library.rebuilding import rebuild
 
     asked = _lines(questions) if questions else []

@@ -1,7 +1,7 @@
-"""Does the native code of this machine get along? torch, FAISS and BM25 together, under load.
+"""`ragrelay selftest`: check that torch, FAISS and BM25 work together in one process here.
 
-Two OpenMP runtimes in one process have crashed images of others with exit code 139. Each order of
-import gets a process of its own, so that a crash is a line and not the end.
+torch and FAISS each bring an OpenMP runtime; two of them in one process can crash it (exit code
+139). Each order of import runs in a process of its own, so a crash is reported as a line.
 """
 
 import importlib
@@ -11,15 +11,31 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 
+import click
+
 NATIVE = ("torch", "faiss")
-"""Each brings an OpenMP of its own."""
+"""Each brings an OpenMP runtime."""
 THREADS = 4
 ROUNDS = 20
 TIMEOUT_S = 300
 
 
-def run() -> list[tuple[str, str]]:
-    """Try every order of import; return (order, reason) of those that failed."""
+@click.command()
+def selftest() -> None:
+    """Check that torch, FAISS and BM25 work together here.
+
+    Tries each order of import, with several threads.
+    """
+    failures = _try_orders()
+    for order, reason in failures:
+        click.echo(f"imported as {order}: {reason}", err=True)
+    if failures:
+        sys.exit(1)
+    click.echo("torch, FAISS and BM25 work together here")
+
+
+def _try_orders() -> list[tuple[str, str]]:
+    """Return (order, reason) of each order of import that failed."""
     failures = []
     for order in permutations(NATIVE):
         name = " ".join(order)
@@ -27,7 +43,7 @@ def run() -> list[tuple[str, str]]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            failures.append((name, f"hangs: no end within {TIMEOUT_S} s"))
+            failures.append((name, f"hangs: did not end within {TIMEOUT_S} s"))
             continue
         if done.returncode < 0:
             failures.append((name, f"killed by {signal.Signals(-done.returncode).name}"))

@@ -1,14 +1,12 @@
-"""`ragrelay ask`, `chat` and `status`: talk to a running server, this one or any other.
-
-The HTTP is in `talk_client.py`; nothing of the server is loaded here.
-"""
+"""`ragrelay ask`, `chat` and `status`: question a running server, here or elsewhere."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import click
 
 from api.cli.client import Fields, NotAnswered, Server, shown
+from api.cli.options import server_options
 
 MAX_TURNS = 20
 MAX_TURN_CHARS = 8000
@@ -17,27 +15,12 @@ MAX_HISTORY_BYTES = 40_000
 QUOTE_CHARS = 100
 
 
-def _server_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--key", default="", envvar="RAGRELAY_API_KEY", help="Its API key"),
-        click.option(
-            "--url",
-            default="http://127.0.0.1:8000",
-            show_default=True,
-            envvar="RAGRELAY_URL",
-            help="The server's base address",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @click.command()
 @click.argument("question")
 @click.option("--json", "as_json", is_flag=True, help="Print what POST /query returns")
-@_server_options
+@server_options
 def ask(question: str, as_json: bool, url: str, key: str) -> None:
-    """Answer QUESTION, as it comes, then show its sources."""
+    """Ask QUESTION; print the answer as it comes, then its sources."""
     server = Server(url, key)
     if as_json:
         click.echo(json.dumps(server.ask({"query": question})))
@@ -46,11 +29,11 @@ def ask(question: str, as_json: bool, url: str, key: str) -> None:
 
 
 @click.command()
-@_server_options
+@server_options
 def chat(url: str, key: str) -> None:
-    """Ask one question after the other; each knows those before.
+    """Ask questions in turn; each may refer to those before.
 
-    Ctrl-C stops an answer, Ctrl-D ends.
+    Ctrl-C stops an answer, Ctrl-D ends the chat.
     """
     server = Server(url, key)
     history: list[dict[str, str]] = []
@@ -70,24 +53,24 @@ def chat(url: str, key: str) -> None:
         except KeyboardInterrupt:
             click.echo("\n(stopped)")
         except NotAnswered as error:
-            click.echo(f"\n{error}", err=True)
+            click.echo(f"\n{error.message}", err=True)
         except click.UsageError as error:
-            click.echo(error.format_message(), err=True)
+            click.echo(error.message, err=True)
         else:
             history = _bounded([*history, _turn("user", question), _turn("assistant", answer)])
 
 
 @click.command()
-@_server_options
+@server_options
 def status(url: str, key: str) -> None:
-    """Show how a server is and what is left of its budgets."""
+    """Show the health of a server and what is left of its budgets."""
     server = Server(url, key)
-    for line in _stats_lines(server.get("/health/stats")):
+    for line in _stats_lines(server.call("GET", "/health/stats")):
         click.echo(shown(line))
     try:
-        budget = server.get("/budget")
+        budget = server.call("GET", "/budget")
     except NotAnswered as error:
-        click.echo(f"budget: {error}")
+        click.echo(f"budget: {error.message}")
         return
     for line in _budget_lines(budget):
         click.echo(shown(line))

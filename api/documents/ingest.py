@@ -1,4 +1,4 @@
-"""Documents in and out of a running server: the library, its jobs, and the one writer behind them.
+"""Take documents in and out while serving, and build them into new generations of the index.
 
 Every process takes documents; whichever holds the lock makes generations of them, off the event
 loop. Changes of a short window become one generation. A job is done once this process serves the
@@ -15,13 +15,18 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from api.errors import Conflict, IndexNotWritable, NotFound
-from api.http.document_schemas import JobOut
 from api.logs import logger
 from retrieval.index.filters import View
-from retrieval.index.sparse import Language
-from retrieval.library.jobs import File, Job, find_job, note_trouble, open_jobs, submit
+from retrieval.library.files import File
+from retrieval.library.jobs import Job, find_job, note_trouble, open_jobs, submit
 from retrieval.library.library import DocumentTaken, Library
-from retrieval.library.publishing import announce, has_changes, publish, require_whole, serving
+from retrieval.library.publishing import (
+    announce,
+    build_changes,
+    has_changes,
+    require_whole,
+    serving,
+)
 from retrieval.library.records import LIBRARY, DocumentRecord
 from retrieval.types import (
     Document,
@@ -29,6 +34,7 @@ from retrieval.types import (
     IndexCorrupt,
     IndexMismatch,
     IndexUnwritable,
+    Language,
     QueueFull,
     RetrievalError,
     TextEmbedder,
@@ -94,13 +100,12 @@ class Ingest:
     async def job(self, id: str) -> Job | None:
         return await self._do(lambda library: find_job(library, id))
 
-    def shown(self, job: Job) -> JobOut:
-        """The job, with how far the build is that runs here."""
-        shown = JobOut.of(job)
+    def with_progress(self, job: Job) -> Job:
+        """Return the job with how far the build is that runs here."""
         if job.finished_at is not None or self._progress is None:
-            return shown
+            return job
         stage, done, total = self._progress
-        return msgspec.structs.replace(shown, state="running", stage=stage, done=done, total=total)
+        return msgspec.structs.replace(job, state="running", stage=stage, done=done, total=total)
 
     async def delete(self, doc_id: str, view: View) -> None:
         """Raises NotFound, Conflict for a document that is not the view's tenant's own."""
@@ -161,8 +166,7 @@ class Ingest:
         if await self._do(has_changes):
             return True
         if await self._do(open_jobs):
-            await self._loader.follow()
-            await self._do(announce)
+            await self._follow()
         return False
 
     async def _window(self) -> None:
@@ -180,13 +184,17 @@ class Ingest:
 
     async def _publish(self, embedder: TextEmbedder) -> None:
         def work(library: Library) -> None:
-            publish(library, embedder, language=self._language, on_progress=self._report)
+            build_changes(library, embedder, language=self._language, on_progress=self._report)
 
         self._building = asyncio.create_task(self._do(work))
         try:
             await asyncio.shield(self._building)
         finally:
             self._progress = None
+        await self._follow()
+
+    async def _follow(self) -> None:
+        """Serve the newest generation, then end its jobs: who sees the end finds the documents."""
         await self._loader.follow()
         await self._do(announce)
 

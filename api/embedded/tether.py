@@ -1,4 +1,4 @@
-"""Run a command that must not outlive its parent: `python tether.py COMMAND…`.
+"""Run a command that ends when its parent does: `python tether.py COMMAND…`.
 
 The parent holds our standard input open. When it ends, however it ends, we read end-of-file and
 kill our process group, which holds the command and us. Run by file, without site-packages:

@@ -1,7 +1,7 @@
-"""Client of the engine: the only place that knows what engines say on the wire.
+"""Client of an LLM engine: send a prompt, yield the answer's text as it is generated.
 
 TGI, vLLM, SGLang and llama.cpp share the OpenAI chat route; here its stream becomes text
-pieces and one Finish, and everything else becomes a typed error. A stream is a whole answer
+pieces and one Finish, and everything else becomes one of our errors. A stream is a whole answer
 only if it carried a finish reason: engines may end an aborted one with `[DONE]`.
 """
 
@@ -39,6 +39,8 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine is to generate."""
+
     max_tokens: int
     temperature: float
 

@@ -1,4 +1,4 @@
-"""What engines say differently: one row an engine, read by `generation.py`.
+"""Differences between engines: routes, sampling fields, overload statuses; one row an engine.
 
 Facts of TGI 3.3.7, vLLM 0.33, llama.cpp b11434 and SGLang's documentation. All share the OpenAI
 chat route; sampling beside the temperature is switched off explicitly, since vLLM and SGLang take
@@ -30,6 +30,8 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How one kind of engine differs from the others."""
+
     health: str
     """Answers 200 when the model is loaded."""
     model: Fact | None

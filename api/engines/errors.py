@@ -1,4 +1,4 @@
-"""What an engine's error means: its status and its words → one of our errors."""
+"""Map an engine's error, its HTTP status and message, to one of our errors."""
 
 import msgspec
 

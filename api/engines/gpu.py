@@ -1,4 +1,4 @@
-"""What the GPU exporter says of the card: the API itself never touches NVML."""
+"""Read GPU memory and load from a Prometheus exporter: the API itself never touches NVML."""
 
 import asyncio
 
@@ -12,6 +12,8 @@ MIB = 1 << 20
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """All cards of an exporter together."""
+
     used_bytes: int
     total_bytes: int
     utilisation: float | None = None

@@ -1,4 +1,4 @@
-"""Several engines as one: the least loaded that works, and another when it fails in time.
+"""Load balancing over engines: ask the least loaded that works, retry once on another.
 
 Health is passive and per process: failures close an engine for a while that doubles, then one
 question is let through as a probe. Once a token is out, nothing is retried: the caller has it.
@@ -36,7 +36,7 @@ _COUNTED = (EngineAuth, EngineDisconnect, EngineDown, EngineFailed, EngineSilent
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """An answer that has begun: from its first piece on it is this engine's."""
+    """An answer whose first piece has arrived: the rest comes from this engine, or not at all."""
 
     engine: Engine
     first: str | Finish
@@ -45,7 +45,7 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct):
-    """`closed_until` is a time of the event loop."""
+    """Failures in a row of one engine. `closed_until` is a time of the event loop."""
 
     failures: int = 0
     closed_until: float = 0.0
@@ -65,7 +65,7 @@ class Health(msgspec.Struct):
 
 
 class Engines:
-    """`engines` in the order of preference among equals."""
+    """The engines of one app, in the order of preference among equals."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.all = tuple(engines)

@@ -1,4 +1,4 @@
-"""The queue before the engine: so many answers at a time, a short wait, and everyone's turn.
+"""Fair queue before the engine: a bound on concurrent answers, a short wait, callers in turn.
 
 Waiters of one subject are served in order, subjects in turn, batch questions after all others.
 When the queue is full, the newest waiter of a subject with more than its share makes room, else
@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Literal, Self
 
-from api.admission.refusals import Overloaded
+from api.errors import EngineOverloaded
 
 Lane = Literal["interactive", "batch"]
 LANES: tuple[Lane, ...] = ("interactive", "batch")
@@ -25,8 +25,7 @@ RATE_SAMPLES = 16
 class Permit:
     """One place before the engine; giving it back twice gives back one."""
 
-    def __init__(self, queue: "EngineQueue", waited_s: float) -> None:
-        self.waited_s = waited_s
+    def __init__(self, queue: "EngineQueue") -> None:
         self._queue: EngineQueue | None = queue
 
     def release(self) -> None:
@@ -42,6 +41,8 @@ class Permit:
 
 
 class _Waiter:
+    """A question that waits for a permit."""
+
     def __init__(self, subject: str, lane: Lane, turn: "asyncio.Future[None]") -> None:
         self.subject = subject
         self.lane = lane
@@ -96,10 +97,10 @@ class EngineQueue:
         self._rate: float | None = None
 
     async def enter(self, subject: str, lane: Lane = "interactive") -> Permit:
-        """Wait for a permit; the caller gives it back. Raises Overloaded."""
+        """Wait for a permit; the caller gives it back. Raises EngineOverloaded."""
         if self.in_use < self._max_concurrent:  # then nobody waits
             self.in_use += 1
-            return Permit(self, 0.0)
+            return Permit(self)
         if self.waiting >= self.room():
             self._make_room(subject, lane)
         return await self._wait(subject, lane)
@@ -117,7 +118,6 @@ class EngineQueue:
 
     async def _wait(self, subject: str, lane: Lane) -> Permit:
         loop = asyncio.get_running_loop()
-        started = loop.time()
         waiter = _Waiter(subject, lane, loop.create_future())
         self._lines[lane].push(waiter)
         self.waiting += 1
@@ -132,7 +132,7 @@ class EngineQueue:
         finally:
             timer.cancel()
             self._leave(waiter)
-        return Permit(self, loop.time() - started)
+        return Permit(self)
 
     def _give_back(self) -> None:
         for lane in LANES:
@@ -153,7 +153,10 @@ class EngineQueue:
             self._rate = (len(times) - 1) / (times[-1] - times[0])
 
     def _make_room(self, subject: str, lane: Lane) -> None:
-        """Refuse a waiter in the newcomer's place. Raises Overloaded where none should yield."""
+        """Refuse a waiter in the newcomer's place.
+
+        Raises EngineOverloaded where none should yield.
+        """
         batch = self._lines["batch"].longest()
         if lane == "interactive" and batch:
             self._refuse(batch[-1])
@@ -174,5 +177,5 @@ class EngineQueue:
             self.waiting -= 1
             self._lines[waiter.lane].remove(waiter)
 
-    def _overloaded(self) -> Overloaded:
-        return Overloaded("the engine is overloaded", retry_after_s=self.retry_after_s())
+    def _overloaded(self) -> EngineOverloaded:
+        return EngineOverloaded("the engine is overloaded", retry_after_s=self.retry_after_s())

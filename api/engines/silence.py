@@ -1,4 +1,4 @@
-"""The watch over an engine that may fall silent in the middle of an answer."""
+"""Read timeout of an engine's stream: end a read when no token has come in time."""
 
 import asyncio
 

@@ -1,14 +1,12 @@
-"""How good the answers of a running server are, and whether their citations hold.
+"""Measure a running server: exact match and F1 of its answers, and whether citations hold.
 
 Exact match and F1 as SQuAD has them; small models answer in sentences, so F1 tells more than EM.
 Citations are judged where the answer is right: does a cited span hold the answer's place?
 """
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +16,10 @@ from api.evaluation.citations import Places, figure, held
 from retrieval.evaluation.metrics import Figure, bootstrap, exact_match, f1
 
 AT_ONCE = 4
-TIMEOUT_S = 300
+LONGEST_QUERY = 512
+
+Ask = Callable[[str], Mapping[str, Any] | None]
+"""Returns what POST /query answers a question; None where it fails."""
 
 
 class _Answered(msgspec.Struct, frozen=True):
@@ -46,20 +47,16 @@ class AnswerReport(msgspec.Struct, frozen=True):
 
 
 def evaluate_answers(
-    url: str,
-    key: str,
+    ask: Ask,
     queries: Mapping[str, str],
     accepted: Mapping[str, Sequence[str]],
     places: Mapping[str, Places],
 ) -> AnswerReport:
-    """Ask the server every query; one that fails counts as wrong. Raises OSError if none answers.
-
-    `url` is the server's base address.
-    """
+    """Ask every query, some at once; one that fails counts as wrong. Raises OSError if all fail."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answered = list(pool.map(lambda query: _ask(url, key, query), queries.values()))
+        answered = list(pool.map(lambda query: _answered(ask, query), queries.values()))
     if not any(answered):
-        raise OSError(f"no question was answered by {url}")
+        raise OSError("the server answered none of the questions")
     judged = [
         (body.answer if body else "", accepted[id])
         for id, body in zip(queries, answered, strict=True)
@@ -84,14 +81,8 @@ def evaluate_answers(
     )
 
 
-def _ask(url: str, key: str, query: str) -> _Answered | None:
-    request = urllib.request.Request(
-        f"{url.rstrip('/')}/query",
-        json.dumps({"query": query[:512]}).encode(),
-        {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})},
-    )
+def _answered(ask: Ask, query: str) -> _Answered | None:
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            return msgspec.json.decode(response.read(), type=_Answered)
-    except (urllib.error.URLError, msgspec.DecodeError, TimeoutError):
+        return msgspec.convert(ask(query[:LONGEST_QUERY]), _Answered)
+    except msgspec.ValidationError:
         return None

@@ -1,4 +1,4 @@
-"""How often the cache hits where it should and where it must not, on files of question pairs.
+"""Recall and false hits of the answer cache, by threshold, on files of labelled question pairs.
 
 Every pair goes through the product's own rules: admission, the exact form, the threshold, the
 vetoes. JSON lines, plain or .gz, with `a` (cached), `b` (asked), `label` (1: one answer serves
@@ -7,7 +7,9 @@ where every `a` is indexed, every `b` looked up and a hit on another row's `a` i
 conversations, whose `a` and `b` are lists of messages.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,6 @@ from api.cache.features import read_question
 from api.cache.partition import history_key
 from api.cache.semantic import SemanticIndex
 from api.cache.vetoes import veto
-from api.evaluation.intervals import Rate
 from retrieval.reading.bounded import Unreadable, read_lines
 from retrieval.types import Float32Array
 
@@ -32,6 +33,38 @@ EXACT = 2.0
 NEVER = -2.0
 _FLOOR = 0.5
 """Below this cosine nobody serves a pair; its vetoes are not worth their time."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """k of n, with the exact (Clopper-Pearson) 95 % interval of the rate."""
+
+    k: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        return self.k / self.n if self.n else math.nan
+
+    @property
+    def low(self) -> float:
+        return _interval(self.k, self.n)[0]
+
+    @property
+    def high(self) -> float:
+        return _interval(self.k, self.n)[1]
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.n else "–"
+
+
+@lru_cache
+def _interval(k: int, n: int) -> tuple[float, float]:
+    from scipy.stats import binomtest  # slow to import: 0.6 to 2.4 s
+
+    if not n:
+        return 0.0, 1.0
+    low, high = binomtest(k, n).proportion_ci(0.95, method="exact")
+    return float(low), float(high)
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -47,7 +80,7 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """One case: it is served at every threshold up to `score`."""
+    """One pair or lookup: it is served at every threshold up to `score`."""
 
     category: str
     is_trap: bool
@@ -55,7 +88,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Cases(msgspec.Struct, frozen=True):
-    """What one file comes to."""
+    """The judged pairs of one file."""
 
     name: str
     judged: list[Judged]

@@ -1,7 +1,7 @@
-"""The threshold for an embedding model: as low as the false hits allow.
+"""Choose the similarity threshold of the answer cache for an embedding model, from labelled pairs.
 
-A threshold belongs to the model it was found with. Labels are noisy: a target is a bound on
-what the labels call false, not on what users would.
+The lowest one that keeps to a target of false hits. Labels are noisy: the target bounds what the
+labels call false, not what users would.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from api.evaluation.cache import Encode, Judged, judge_pairs, read_pairs
-from api.evaluation.intervals import Rate
+from api.evaluation.cache import Encode, Judged, Rate, judge_pairs, read_pairs
 
 TARGET = 0.025
 GRID = tuple(round(0.70 + step / 200, 3) for step in range(60))

@@ -1,4 +1,4 @@
-"""Do citations hold? SQuAD's answers, whose place is known, and answers made to mislead.
+"""Precision and recall of citations, on SQuAD's answers and on answers made to mislead.
 
 Each question gets the paragraph it was asked about and the likeliest others as its sources. What
 is cited for a right answer must hold the place of the answer (precision, recall); answers without
@@ -17,7 +17,8 @@ import numpy as np
 from api.citations.citer import Citer
 from api.citations.types import Citation
 from retrieval.evaluation.metrics import Figure, bootstrap
-from retrieval.reading.bounded import read_bytes
+from retrieval.reading.bounded import Unreadable
+from retrieval.reading.corpora import SquadQuestion, read_squad
 
 N_SOURCES = 3
 SEED = 7
@@ -26,31 +27,6 @@ _ASKS = re.compile(
     r"|how (?:many|much|long|far|old|often)|who(?:se|m)?|what|which|when|where|why|how)\b",
     re.IGNORECASE,
 )
-
-
-class Answer(msgspec.Struct, frozen=True):
-    text: str
-    answer_start: int
-
-
-class Question(msgspec.Struct, frozen=True):
-    id: str
-    question: str
-    answers: list[Answer]
-
-
-class Paragraph(msgspec.Struct, frozen=True):
-    context: str
-    qas: list[Question]
-
-
-class Article(msgspec.Struct, frozen=True):
-    title: str
-    paragraphs: list[Paragraph]
-
-
-class SquadFile(msgspec.Struct, frozen=True):
-    data: list[Article]
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -127,7 +103,10 @@ class CitingReport(msgspec.Struct, frozen=True):
 
 
 def read_cases(path: Path, *, limit: int | None = None, seed: int = SEED) -> list[Case]:
-    """Return a case for each question of a SQuAD file (.gz or not), or for `limit` drawn ones."""
+    """Return a case for each question of a SQuAD file (.gz or not), or for `limit` drawn ones.
+
+    Raises Unreadable.
+    """
     pages, asked = _read(path)
     drawn = random.Random(seed)
     if limit is not None and limit < len(asked):
@@ -138,23 +117,20 @@ def read_cases(path: Path, *, limit: int | None = None, seed: int = SEED) -> lis
     return [_case(question, at, others, pages, ranking, drawn) for question, at, others in asked]
 
 
-def _read(path: Path) -> tuple[list[Page], list[tuple[Question, int, list[Question]]]]:
+def _read(path: Path) -> tuple[list[Page], list[tuple[SquadQuestion, int, list[SquadQuestion]]]]:
     """Return all paragraphs, and each question with the number of its own and its siblings."""
-    articles = msgspec.json.decode(read_bytes(path), type=SquadFile).data
     pages: list[Page] = []
-    asked: list[tuple[Question, int, list[Question]]] = []
-    for article in articles:
-        for number, paragraph in enumerate(article.paragraphs):
-            title = article.title.replace("_", " ")
-            asked += [(question, len(pages), paragraph.qas) for question in paragraph.qas]
-            pages.append(Page(0, f"{article.title}#{number}", title, paragraph.context))
+    asked: list[tuple[SquadQuestion, int, list[SquadQuestion]]] = []
+    for doc_id, title, paragraph in read_squad(path).paragraphs():
+        asked += [(question, len(pages), paragraph.qas) for question in paragraph.qas]
+        pages.append(Page(0, doc_id, title, paragraph.context))
     return pages, asked
 
 
 def _case(
-    question: Question,
+    question: SquadQuestion,
     at: int,
-    siblings: list[Question],
+    siblings: list[SquadQuestion],
     pages: list[Page],
     ranking: bm25s.BM25,
     drawn: random.Random,
@@ -254,13 +230,17 @@ def _caught(cases: list[Case], trap: Callable[[Case], tuple[list[Page], str]]) -
 
 def load_places(path: Path) -> dict[str, Places]:
     """Question id → where its answers stand in the documents that `ragrelay index` makes of a
-    SQuAD file."""
+    SQuAD file. Raises Unreadable."""
     pages, asked = _read(path)
     return {question.id: _places(question, pages[at]) for question, at, _ in asked}
 
 
-def _places(question: Question, page: Page) -> Places:
-    spans = [(each.answer_start, each.answer_start + len(each.text)) for each in question.answers]
+def _places(question: SquadQuestion, page: Page) -> Places:
+    spans: list[tuple[int, int]] = []
+    for answer in question.answers:
+        if answer.answer_start is None:
+            raise Unreadable(f"question {question.id}: an answer has no answer_start")
+        spans.append((answer.answer_start, answer.answer_start + len(answer.text)))
     return Places(page.doc_id, spans)
 
 

@@ -1,4 +1,4 @@
-"""Many questions in one request: each judged, answered and told of on its own, equal ones once.
+"""Answer many questions in one request; equal ones share one answer.
 
 Below the questions of people in the queue before the engine. A client that leaves stops them all;
 a retry under the same Idempotency-Key gets what was answered, without asking anew.
@@ -16,13 +16,7 @@ from msgspec import Meta
 
 from api.answering.events import CacheFacts, Event
 from api.answering.request import AnswerRequest
-from api.errors import (
-    ErrorBody,
-    ErrorDetail,
-    Invalid,
-    ShuttingDown,
-    answer_for,
-)
+from api.errors import ErrorBody, ErrorDetail, Invalid, ShuttingDown, answer_for
 from api.http.body import describe
 from api.http.idempotency import Once
 from api.http.interrupt import ClientGone, Receive, run_until, wait_for_disconnect
@@ -31,7 +25,7 @@ from api.http.responses import (
     Scope,
     Send,
     collect,
-    failed,
+    note_failure,
     send_error,
     send_json,
 )
@@ -79,12 +73,12 @@ class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
 Checked = QueryRequest | Invalid
 
 
-def judge(queries: Sequence[object]) -> list[Checked]:
+def check(queries: Sequence[object]) -> list[Checked]:
     """Return each question, or what is wrong with it."""
-    return [_judge(query) for query in queries]
+    return [_check(query) for query in queries]
 
 
-def _judge(query: object) -> Checked:
+def _check(query: object) -> Checked:
     body = {"query": query} if isinstance(query, str) else query
     try:
         return msgspec.convert(body, QueryRequest)
@@ -95,21 +89,24 @@ def _judge(query: object) -> Checked:
 class Item:
     """One question of a batch, with those that are equal to it."""
 
-    def __init__(self, inquiry: AnswerRequest, record: Record) -> None:
-        self.inquiry = inquiry
+    def __init__(self, question: AnswerRequest, record: Record) -> None:
+        self.question = question
         self.record = record
         self.outcome: QueryResponse | BaseException | None = None
 
 
 Answering = Callable[[AnswerRequest, Record], AsyncGenerator[Event]]
+OnEnd = Callable[[Record], None]
 
 
 class AnswerGroup(ABC):
     """Answers of one request that are made side by side."""
 
-    def __init__(self, record: Record, metrics: Metrics) -> None:
+    def __init__(self, record: Record, metrics: Metrics, on_end: OnEnd) -> None:
+        """`on_end` is called with the record of each answer that ends, however it does."""
         self._record = record
         self._metrics = metrics
+        self._on_end = on_end
         self._items: dict[bytes, Item] = {}
 
     @property
@@ -131,9 +128,9 @@ class AnswerGroup(ABC):
     async def _answer(self, item: Item, answering: Answering) -> QueryResponse | BaseException:
         item.record.started = time.monotonic()
         try:
-            return await collect(answering(item.inquiry, item.record))
-        except Exception as error:  # told in the question's result
-            failed(item.record, error)
+            return await collect(answering(item.question, item.record))
+        except Exception as error:  # it becomes the question's result
+            note_failure(item.record, error)
             return error
         except asyncio.CancelledError:
             item.record.outcome = item.record.outcome or "client_gone"
@@ -148,6 +145,7 @@ class AnswerGroup(ABC):
             latency.observe(record.elapsed_ms() / 1000)
             self._metrics.observe_stages(record.stages_ms)
             self._metrics.count_variant(record)
+            self._on_end(record)
         if record.error:
             self._metrics.errors.labels(record.error).inc()
             self._record.outcome = self._record.outcome or record.outcome
@@ -165,10 +163,12 @@ class AnswerGroup(ABC):
 class Batch(AnswerGroup):
     """The questions of one request, in their order."""
 
-    def __init__(self, judged: Sequence[Checked], record: Record, metrics: Metrics) -> None:
-        super().__init__(record, metrics)
+    def __init__(
+        self, checked: Sequence[Checked], record: Record, metrics: Metrics, on_end: OnEnd
+    ) -> None:
+        super().__init__(record, metrics, on_end)
         self._slots: list[Item | Invalid] = []
-        for n, question in enumerate(judged):
+        for n, question in enumerate(checked):
             if isinstance(question, Invalid):
                 self._slots.append(question)
                 continue
@@ -183,25 +183,21 @@ class Batch(AnswerGroup):
         answers = [result.response for result in results if result.response]
         return BatchResponse(
             results=results,
-            usage=Usage(
-                prompt_tokens=sum(answer.usage.prompt_tokens for answer in answers),
-                completion_tokens=sum(answer.usage.completion_tokens for answer in answers),
-                estimated=any(answer.usage.estimated for answer in answers),
-            ),
+            usage=sum((answer.usage for answer in answers), NOTHING_USED),
             cost_eur=sum(answer.cost_eur for answer in answers),
             latency_ms={"total": round(self._record.elapsed_ms(), 2)},
             request_id=self._record.request_id,
         )
 
     def _results(self) -> list[BatchResult]:
-        told: set[str] = set()
+        answered: set[str] = set()
         results = []
         for slot in self._slots:
             if isinstance(slot, Invalid):
                 results.append(_failure(slot, self._record.request_id))
                 continue
-            results.append(result_of(slot, is_shared=slot.record.request_id in told))
-            told.add(slot.record.request_id)
+            results.append(result_of(slot, is_shared=slot.record.request_id in answered))
+            answered.add(slot.record.request_id)
         return results
 
 
@@ -271,7 +267,7 @@ class BatchAnswer:
                 self._record.outcome = "client_gone"
             except ShuttingDown as error:
                 self._batch.give_up(error)
-                failed(self._record, error)
+                note_failure(self._record, error)
                 await self._send(send, msgspec.json.encode(self._batch.response()))
             except Exception as error:
                 await send_error(send, self._record, error, OwnWire(self._record.request_id))

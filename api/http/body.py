@@ -1,4 +1,4 @@
-"""Request bodies: JSON of a declared type, or an error that says what is wrong.
+"""Read a request's body as JSON of a declared type, or raise an error that says what is wrong.
 
 Litestar would read a body of any content type, coerce "5" to 5, and answer 500 to invalid UTF-8
 or to 100,000 open brackets.

@@ -1,4 +1,4 @@
-"""Documents and jobs as they stand on the wire, with their bounds."""
+"""Wire structs of documents and jobs, with the bounds of each field."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal

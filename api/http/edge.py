@@ -1,4 +1,4 @@
-"""The outermost ring of the app: request id, record, access log, count.
+"""The outermost ASGI layer: request id, record, access log, metrics, trace.
 
 It wraps the framework, so that 404, 405 and what fails before routing is seen too, and it ends
 when the last byte is sent, so that the outcome of a stream is known.
@@ -60,9 +60,9 @@ class Edge:
     def _end(self, scope: Any, record: Record) -> None:
         record.endpoint = scope.get("path_template") or "unmatched"
         self.service.metrics.observe(scope["method"], record)
-        if record.answers and self.service.log is not None:
+        if record.answers:
             admitted = scope["state"].get("admitted")
-            self.service.log.note(record, admitted.caller if admitted else None)
+            self.service.log_answer(record, admitted.caller if admitted else None)
         level = 10 if record.endpoint in _QUIET else 20
         facts: dict[str, object] = {
             "request_id": record.request_id,

@@ -1,4 +1,4 @@
-"""What was answered under an Idempotency-Key: the same request again gets it, and asks nobody.
+"""Answer a request that is repeated under its Idempotency-Key with what it was answered before.
 
 Kept in this process, for an hour, within bounds: it is for a client that lost the answer on the
 way, not a store. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/

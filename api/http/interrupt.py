@@ -1,4 +1,4 @@
-"""An answer runs until it ends or until there is a reason to stop it; then it is closed first.
+"""Run an answer until it ends, or stop it: its client has left, or the server shuts down.
 
 It runs in the task of its request: one more for each costs as much as a cached answer.
 """

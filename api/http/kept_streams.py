@@ -1,4 +1,4 @@
-"""Streams that outlive their client: kept for a while, and taken up again where they broke.
+"""Resumable streams: answers kept for a while, to be read on from where a connection broke.
 
 A kept stream runs its answer in a task of its own and holds every event, so that each reader gets
 the same numbered frames, from wherever it left. Without a reader it goes on for API_RESUME_SECONDS
@@ -14,6 +14,7 @@ from contextlib import aclosing
 import msgspec
 
 from api.answering.events import Event, Token
+from api.broadcast import Broadcast
 from api.errors import EngineFailed, Invalid, NotFound, ShuttingDown
 from api.http.interrupt import run_until
 from api.runtime.drain import Drain
@@ -36,28 +37,16 @@ class KeptStream:
         self.id = secrets.token_urlsafe(24)
         self.owner = owner
         self.request_id = request_id
-        self.has_ended = False
+        self.events: Broadcast[Event] = Broadcast()
         self.n_readers = 0
         self.task: asyncio.Task[None] | None = None
         self.expiry: asyncio.TimerHandle | None = None
-        self._events: list[Event] = []
-        self._error: Exception | None = None
         self._n_bytes = 0
-        self._changed = asyncio.Event()
 
     async def run(self, events: AsyncGenerator[Event], drain: Drain) -> None:
         """Take the answer in to its end; how it failed is told to the readers."""
-        try:
-            with drain.answering():
-                await run_until(self._take_in(events), drain.over)
-        except asyncio.CancelledError:
-            self._error = ShuttingDown("the answer was stopped")
-            raise
-        except Exception as error:  # raised again where it is read
-            self._error = error
-        finally:
-            self.has_ended = True
-            self._tell()
+        with self.events.producing(ShuttingDown("the answer was stopped")), drain.answering():
+            await run_until(self._take_in(events), drain.over)
 
     async def _take_in(self, events: AsyncGenerator[Event]) -> None:
         async with aclosing(events):
@@ -65,31 +54,14 @@ class KeptStream:
                 self._n_bytes += _size(event)
                 if self._n_bytes > MAX_BYTES:
                     raise EngineFailed("the answer is longer than a resumable one may be")
-                self._events.append(event)
-                self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+                self.events.append(event)
 
     def has_after(self, sent: int) -> bool:
         """Whether anything follows, or may follow, event number `sent`. Raises Invalid."""
-        n_events = len(self._events) + (self._error is not None)
+        n_events = len(self.events) + (self.events.error is not None)
         if sent > n_events:
             raise Invalid("Last-Event-ID: there is no such event yet")
-        return sent < n_events or not self.has_ended
-
-    async def after(self, sent: int) -> AsyncGenerator[Event]:
-        """Yield what follows event number `sent` as it comes. Raises what the answer raised."""
-        while True:
-            while sent < len(self._events):
-                sent += 1
-                yield self._events[sent - 1]
-            if self.has_ended:
-                break
-            await self._changed.wait()
-        if self._error is not None:
-            raise self._error
+        return sent < n_events or not self.events.has_ended
 
 
 class KeptStreams:
@@ -127,14 +99,20 @@ class KeptStreams:
         return kept
 
     async def read(self, kept: KeptStream, sent: int) -> AsyncGenerator[Event]:
-        """Yield what follows event number `sent`; the stream lives on as long as it is read."""
+        """Yield what follows event number `sent` as it comes. Raises what the answer raised.
+
+        The stream lives on as long as it is read.
+        """
         kept.n_readers += 1
         if kept.expiry is not None:
             kept.expiry.cancel()
         try:
-            async with aclosing(kept.after(sent)) as events:
-                async for event in events:
+            while events := await kept.events.after(sent):
+                for event in events:
                     yield event
+                sent += len(events)
+            if kept.events.error is not None:
+                raise kept.events.error
         finally:
             kept.n_readers -= 1
             if kept.n_readers == 0:
@@ -152,7 +130,7 @@ class KeptStreams:
         if len(self._by_id) < self._max_streams:
             return True
         for kept in self._by_id.values():
-            if kept.has_ended and kept.n_readers == 0:
+            if kept.events.has_ended and kept.n_readers == 0:
                 self._forget(kept)
                 return True
         return False

@@ -1,4 +1,4 @@
-"""An answer's events → OpenAI's chat completion, whole or in chunks, and our errors in its words.
+"""Write an answer as OpenAI's chat completion, whole or in chunks, and errors as OpenAI does.
 
 The structs are in `openai_schemas.py`. A stream that broke off ends in an error and never in
 `[DONE]`: clients take that for the end of a whole answer.

@@ -1,4 +1,4 @@
-"""The two ways an answer leaves: as one JSON body or as server-sent events.
+"""ASGI responses for an answer: one JSON body, or a stream of server-sent events.
 
 Both are ASGI responses that own the answer's generator: it runs in one task, is closed on every
 way out, and is stopped within a second when the client leaves, also before the first byte
@@ -16,8 +16,7 @@ from typing import Any
 import msgspec
 
 from api import sse
-from api.answering.events import Done, Event, Source, Sources, Token
-from api.citations.types import Citation
+from api.answering.events import Collected, Done, Event, Sources
 from api.errors import RagError, ShuttingDown, answer_for, retry_after
 from api.http.interrupt import (
     CLOSE_S,
@@ -45,7 +44,7 @@ NO_HEADERS: Mapping[str, str] = {}
 _encoder = msgspec.json.Encoder()
 
 
-def failed(record: Record, error: BaseException) -> None:
+def note_failure(record: Record, error: BaseException) -> None:
     """Note on the record how the answer failed; a bug of ours is logged with its traceback."""
     row = answer_for(error)
     record.outcome, record.error = row.outcome, row.code
@@ -66,30 +65,24 @@ async def send_json(
 
 async def send_error(send: Send, record: Record, error: BaseException, wire: Wire) -> None:
     """Answer with the error's status and body."""
-    failed(record, error)
+    note_failure(record, error)
     status, body = wire.refusal(error)
     await send_json(send, record, status, body, retry_after(error))
 
 
 async def collect(events: AsyncGenerator[Event]) -> QueryResponse:
     """Run an answer to its end and return it whole."""
-    sources: list[Source] = []
-    tokens: list[str] = []
-    citations: list[Citation] = []
+    collected = Collected()
     async with aclosing(events):
         async for event in events:
-            match event:
-                case Token(token):
-                    tokens.append(token)
-                case Citation():
-                    citations.append(event)
-                case Sources(sources):
-                    pass
-                case Done():
-                    facts = msgspec.structs.asdict(event)
-                    return QueryResponse(
-                        answer="".join(tokens), sources=sources, citations=citations, **facts
-                    )
+            collected.add(event)
+            if isinstance(event, Done):
+                return QueryResponse(
+                    answer=collected.text,
+                    sources=collected.sources,
+                    citations=collected.citations,
+                    **msgspec.structs.asdict(event),
+                )
     raise RuntimeError("an answer ended without Done. This is a bug.")
 
 
@@ -197,7 +190,7 @@ class StreamedAnswer:
             await send_error(self._send, self._record, error, self._wire)
             return
         await self._commit()
-        failed(self._record, error)
+        note_failure(self._record, error)
         await self._write(self._wire.error_frame(error))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

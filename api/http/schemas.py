@@ -1,4 +1,4 @@
-"""Bodies of requests and responses, as they stand on the wire, with the bounds of each field."""
+"""Wire structs of questions, answers, searches and feedback, with the bounds of each field."""
 
 from typing import Annotated, Any, Literal
 

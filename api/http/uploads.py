@@ -1,4 +1,4 @@
-"""A body of documents, in one of three forms → documents and files with their bounds checked.
+"""Read a body of documents, in one of three forms, and check its bounds.
 
 `application/json` and `application/x-ndjson` hold documents, `multipart/form-data` files that are
 read later (`retrieval.library.uploads`). Nothing here waits or touches the disk: it runs in a
@@ -29,7 +29,7 @@ from api.http.document_schemas import (
     check_id,
     check_metadata,
 )
-from retrieval.library.jobs import File
+from retrieval.library.files import File
 from retrieval.library.uploads import suffix_of
 from retrieval.types import Document
 
@@ -158,8 +158,10 @@ def _checked_name(name: str) -> str:
         raise Invalid("files: a name is blank or has control characters") from exc
     if len(name) > 512:
         raise Invalid("files: a name has more than 512 characters")
-    if suffix_of(name) is None:
-        raise UnsupportedMediaType("files: a file is of no type that is read")
+    try:
+        suffix_of(name)
+    except ValueError as exc:
+        raise UnsupportedMediaType(f"{name}: {exc}") from exc
     return name
 
 

@@ -1,6 +1,6 @@
-"""How an answer looks on the wire of a route: whole, as frames of a stream, and refused.
+"""What a route sends of an answer: the whole body, the frames of a stream, or an error.
 
-The responses in `streaming.py` know when to send, a wire knows what. This is ours; the OpenAI
+The responses in `responses.py` know when to send, a wire knows what. This is ours; the OpenAI
 routes have their own in `openai_wire.py`.
 """
 

@@ -1,27 +1,22 @@
 """The cost circuit breaker: open while a budget has no room left, closed when its window moves on.
 
-It holds no truth of its own: `CostBreaker` compares the states that the ledger reports and says
-what changed; `BudgetWatch` has the ledger report while nobody asks.
+It counts nothing itself: it compares the states that the ledger reports and logs what changed.
 """
 
-import asyncio
-import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
-from api.ledger.types import Counts, LedgerDown, LedgerScope, ScopeState, Window
+from api.ledger.types import Counts, LedgerScope, ScopeState, Window
 from api.logs import logger
 
 SOFT_SHARE = 0.8
 MAX_SCOPES = 1000
 """Scopes whose last state is kept; one that comes back after being pushed out may log again."""
-WATCH_S = 5.0
 
 
 class CostBreaker:
-    """`clock` counts seconds, from anywhere."""
+    """Remembers the last state of each budget. `clock` counts seconds, from anywhere."""
 
     def __init__(
         self,
@@ -70,69 +65,6 @@ class CostBreaker:
 
     def _is_soft(self, state: ScopeState) -> bool:
         return state.spent >= self._soft_share * state.limit > 0
-
-
-class Reporting(Protocol):
-    """What is watched: a Ledger."""
-
-    @property
-    def breaker(self) -> CostBreaker: ...
-    async def state(self, scopes: Sequence[LedgerScope]) -> list[ScopeState]: ...
-    async def evicts(self) -> bool: ...
-
-
-class BudgetWatch:
-    """Keeps the states of a few scopes fresh, so that they can be read without a trip.
-
-    Every reservation, granted or refused, brings them up to date as well.
-    """
-
-    def __init__(
-        self,
-        ledger: Reporting,
-        scopes: Sequence[LedgerScope],
-        *,
-        every_s: float = WATCH_S,
-    ) -> None:
-        self._ledger = ledger
-        self._scopes = scopes
-        self._every_s = every_s
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def states(self) -> list[ScopeState]:
-        return [self._ledger.breaker.latest(scope) for scope in self._scopes]
-
-    @property
-    def is_open(self) -> bool:
-        return any(state.is_open for state in self.states)
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="budget watch")
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        is_checked = False
-        while True:
-            try:
-                await self._ledger.state(self._scopes)
-                if not is_checked:
-                    await self._check_server()
-                    is_checked = True
-            except LedgerDown:
-                pass  # the store has said so
-            except Exception:  # a bug must not end the watch
-                logger.exception("budget watch failed")
-            await asyncio.sleep(self._every_s)
-
-    async def _check_server(self) -> None:
-        if await self._ledger.evicts():
-            logger.warning("ledger may be evicted: its server needs maxmemory-policy noeviction")
 
 
 def _facts(state: ScopeState) -> dict[str, object]:

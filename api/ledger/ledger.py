@@ -1,7 +1,8 @@
-"""Money: the whole worst case is reserved before it is spent, and settled once by what was used.
+"""Budgets: reserve what an answer costs at most before it is made, settle once what it did cost.
 
-`Ledger` decides what a failure of the store means: closed refuses, open counts in the book of
-this process. The arithmetic lies in `scripts.py`, its delivery in `settlements.py`.
+`Ledger` decides what an outage of its Redis means: `closed` refuses every answer, `open` counts
+in this process alone (`local.py`). The arithmetic is Lua in `scripts.py`; `settlements.py`
+delivers what was spent.
 """
 
 import asyncio
@@ -26,17 +27,18 @@ from api.ledger.types import (
     LedgerDown,
     LedgerScope,
     ScopeState,
-    Settled,
     Settlement,
 )
 from api.stores.calls import RedisCalls
 
 FailMode = Literal["closed", "open"]
-SETTLE_WAIT_S = 1.0
 
 
 class Ledger:
-    """`clock` None takes the server's time for the ledger and ours for the book: tests give one."""
+    """Reserves, settles and reports budgets.
+
+    `clock` None takes the server's time for the ledger and ours for the book: tests give one.
+    """
 
     def __init__(
         self,
@@ -99,27 +101,16 @@ class Ledger:
             raise
         return self._held(reply, hold_id, scopes, amount)
 
-    async def settle(self, hold: Hold, actual: int) -> Settled | None:
+    def settle_soon(self, hold: Hold, actual: int) -> Outcome:
         """Charge what was used and free the rest, once however often it is called.
 
-        Waits for the ledger's word, but not for long: None if it has not come by then. It is
-        sent until it has, and cancelling this changes nothing.
+        In the background: it is sent until the ledger has taken it, awaited or not.
         """
-        outcome = self.settle_soon(hold, actual)
-        await asyncio.wait({outcome}, timeout=SETTLE_WAIT_S)
-        return outcome.result() if outcome.done() else None
-
-    def settle_soon(self, hold: Hold, actual: int) -> Outcome:
-        """As `settle`, off the path of the answer."""
         if not 0 <= actual <= MAX_AMOUNT:
             raise ValueError(f"{actual} micro-EUR are not within 0..{MAX_AMOUNT}. This is a bug.")
         if hold.is_local:
             return self.settlements.enter(self.book.settle(hold, actual))
         return self.settlements.add(Settlement(hold.id, actual, hold.forget_at_ms, hold.windows))
-
-    async def release(self, hold: Hold) -> Settled | None:
-        """Free a hold with which nothing was asked of the engine."""
-        return await self.settle(hold, 0)
 
     async def state(self, scopes: Sequence[LedgerScope]) -> list[ScopeState]:
         """The budgets as they stand, of this process alone in open mode. Raises LedgerDown."""

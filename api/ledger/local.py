@@ -1,4 +1,4 @@
-"""The book of one process: what it reserves and spends while the ledger is down, in open mode.
+"""Budgets counted in this process alone, while the ledger is down and its fail mode is open.
 
 The limits hold per process, on top of what the ledger last said was spent. What was spent is
 folded into the ledger when it is back: as settlements with ids of their own, so that one sent
@@ -31,7 +31,7 @@ MAX_WINDOWS = 10_000
 
 
 class Page(msgspec.Struct):
-    """One window in the book."""
+    """What is counted of one window; amounts in micro-EUR."""
 
     known: int = 0
     """Spent, as the ledger last said."""
@@ -51,6 +51,8 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Book:
+    """Holds and spending of this process that the ledger does not know of."""
+
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._held: dict[str, Held] = {}

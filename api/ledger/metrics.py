@@ -1,17 +1,16 @@
-"""What the ledger counts of itself, for Prometheus: the common budget, holds and settlements."""
+"""Prometheus metrics of the ledger: the common budget, holds and settlements."""
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.ledger.cost_breaker import BudgetWatch
+from api.ledger.budget_watch import BudgetWatch
 from api.ledger.ledger import Ledger
 
 
-class _LedgerCollector(Collector):
-    """The common budget as it was last seen, read when Prometheus asks."""
+class LedgerCollector(Collector):
+    """Reads the ledger's own counts, and the budget as last seen, whenever Prometheus scrapes."""
 
     def __init__(self, ledger: Ledger, watch: BudgetWatch) -> None:
         self._ledger = ledger
@@ -53,7 +52,3 @@ class _LedgerCollector(Collector):
             counter = CounterMetricFamily(name, text)
             counter.add_metric([], count)
             yield counter
-
-
-def watch_ledger(registry: CollectorRegistry, ledger: Ledger, watch: BudgetWatch) -> None:
-    registry.register(_LedgerCollector(ledger, watch))

@@ -1,4 +1,4 @@
-"""What tokens cost: whole micro-EUR, exact, and rounded against us.
+"""Token prices: the cost of an answer in whole micro-EUR, exact, rounded up.
 
 Prices are kept in pico-EUR a token, fine enough for a cent per hundred million tokens. What a
 model costs that has no price of its own is the table's default; without one it has none.
@@ -51,6 +51,8 @@ class Price(msgspec.Struct, frozen=True):
 
 
 class PriceTable(msgspec.Struct, frozen=True):
+    """Prices by model; a model that is not named has the default."""
+
     default: Price | None
     models: dict[str, Price]
 

@@ -1,4 +1,4 @@
-"""The ledger's Lua: reserve, settle and state, each atomic over all scopes it names.
+"""The ledger's Lua scripts: reserve, settle and state, each atomic over all budgets it names.
 
 Everything lies in four keys of one hash tag, so a Cluster keeps them together and every key that
 a script touches is declared. Whatever script runs first charges the holds whose lease has ended

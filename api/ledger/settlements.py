@@ -1,14 +1,14 @@
-"""One task tells the ledger what was spent; answers never wait for it, and none is forgotten.
+"""Deliver what was spent to the ledger in the background, until the ledger has taken it.
 
-What it cannot deliver it keeps and tries again: in batches, oldest first, each as often as it
-takes, because the ledger charges a settlement once. The queue is bounded; what is pushed out of
-it is counted, and charged whole when its lease ends.
+Answers never wait for it. What it cannot deliver it keeps and tries again: in batches, oldest
+first, each as often as it takes, because the ledger charges a settlement once. The queue is
+bounded; what is pushed out of it is counted, and charged whole when its lease ends.
 """
 
 import asyncio
-import contextlib
 from collections import deque
 
+from api.background import Background
 from api.ledger.local import Book
 from api.ledger.store import LedgerStore
 from api.ledger.types import LedgerDown, Settled, Settlement
@@ -23,6 +23,8 @@ Outcome = asyncio.Future[Settled | None]
 
 
 class Settlements:
+    """A queue of settlements, and the task that delivers them in batches."""
+
     def __init__(
         self,
         store: LedgerStore,
@@ -34,8 +36,7 @@ class Settlements:
         self.dropped = 0
         """Never delivered: pushed out by newer ones, or left at the end."""
         self.overshoots = 0
-        self.overshoot_amount = 0
-        """micro-EUR charged above what was held: the engine made more than it was asked for."""
+        """Charged above what was held: the engine made more than it was asked for."""
         self._store = store
         self._book = book
         self._max_waiting = max_waiting
@@ -45,14 +46,14 @@ class Settlements:
         self._arrived = asyncio.Event()
         self._is_closing = False
         self._is_closed = False
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("ledger settlements")
 
     @property
     def n_waiting(self) -> int:
         return len(self._waiting) + len(self._in_hand)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="ledger settlements")
+        self._background.start(self._run())
 
     def add(self, settlement: Settlement) -> Outcome:
         """Queue a settlement; its outcome is None if it had to be dropped."""
@@ -77,11 +78,7 @@ class Settlements:
         """Deliver what waits, as far as the deadline allows."""
         self._is_closing = True
         self._arrived.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=deadline_s)
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop(grace_s=deadline_s)
         self._is_closed = True
         lost = {"settlements": self.n_waiting, "unfolded_micro_eur": self._book.unfolded}
         for _, outcome in (*self._in_hand, *self._waiting):
@@ -121,7 +118,6 @@ class Settlements:
 
     def _end(self, outcome: Outcome, settled: Settled) -> None:
         self.overshoots += settled.overshoot > 0
-        self.overshoot_amount += settled.overshoot
         if not outcome.done():
             outcome.set_result(settled)
 

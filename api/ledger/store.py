@@ -1,4 +1,4 @@
-"""The ledger's calls to its Redis or Valkey: values in, values out, one error.
+"""The ledger's calls to Redis or Valkey: run a script, decode its reply, raise LedgerDown.
 
 Knows whether the ledger takes what it is sent, and says once when that changes.
 """

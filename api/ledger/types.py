@@ -1,4 +1,4 @@
-"""What the rooms of the ledger hand each other: scopes and their windows, holds, states, errors.
+"""Types of the ledger: budgets and their windows, holds, settlements, states, errors.
 
 Money is whole micro-EUR everywhere. A window is fixed: hours, days and any number of seconds
 aligned to the epoch (so days begin at midnight UTC), months by the calendar, in UTC.

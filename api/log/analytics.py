@@ -1,6 +1,7 @@
-"""What the log says of a window of time, counted by the database; here the rows become answers.
+"""Reports on the query log over a window of time: outcomes, what the cache saved, engines.
 
-Latencies are nearest-rank percentiles, within 0.5 %.
+The database counts; here its rows become the reports. Latencies are nearest-rank
+percentiles, within 0.5 %.
 """
 
 from collections.abc import Sequence

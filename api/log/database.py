@@ -1,4 +1,4 @@
-"""The database behind the log: opened, checked, asked within a time limit.
+"""The query log's database: open it, check its tables, run queries within a time limit.
 
 Its errors end here: whoever asks hears `DatabaseDown` or `RowsRefused`. SQLite is brought to this
 version's tables by itself; PostgreSQL by `ragrelay db upgrade`, and is left alone until then.

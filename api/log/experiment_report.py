@@ -1,4 +1,4 @@
-"""What the log says of an experiment, by variant: counted by the database, compared here."""
+"""Report on an experiment from the query log: the variants side by side, with a verdict."""
 
 import math
 from itertools import combinations

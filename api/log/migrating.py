@@ -1,4 +1,4 @@
-"""Alembic without its ini file: up to this version's tables, or back.
+"""Migrate the query log's tables to this version, or back, with Alembic and without its ini file.
 
 Runs in a thread with an event loop of its own: importing Alembic and making tables would hold up
 whoever waits for an answer.

@@ -1,4 +1,4 @@
-"""Rows of the log as they are read: a page of answers, the questions that fail most, an export."""
+"""Read the query log: a page of answers, the questions that fail most, an export."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any

@@ -1,5 +1,6 @@
-"""Rows out of the log: too old, of a tenant, of a request. In small batches, each its own
-transaction, so that writing goes on between them.
+"""Delete rows of the query log: too old ones, those of a tenant, those of a request.
+
+In small batches, each its own transaction, so that writing goes on between them.
 """
 
 import asyncio

@@ -1,20 +1,16 @@
-"""What is kept of one answer or judgement, as it waits to be written, and as a row.
+"""What the query log keeps of an answer or of feedback: as it waits to be written, and as a row.
 
 Noting is on the way of every answer: it keeps what is there and leaves all conversion to the
 writer.
 """
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any, ClassVar
 
 import msgspec
 from sqlalchemy import Table
 
 from api.admission.caller import PUBLIC, Caller
-from api.answering.events import Event, Token
-from api.http.schemas import FeedbackRequest
 from api.log.tables import ANSWERS, FEEDBACK, ID_STEPS
 from api.telemetry.record import Record
 
@@ -70,7 +66,7 @@ class Ended(msgspec.Struct, frozen=True):
             "cache": record.cache,
             "total_ms": round(self.total_ms, 2),
             "first_token_ms": record.stages_ms.get("first_token"),
-            "stages_ms": _json({name: round(ms, 2) for name, ms in record.stages_ms.items()}),
+            "stages_ms": _json(record.latency_ms()),
             "prompt_tokens": min(record.prompt_tokens, MAX_COUNT),
             "completion_tokens": min(record.completion_tokens, MAX_COUNT),
             "cost_eur": record.cost_eur,
@@ -114,32 +110,24 @@ def ended(record: Record, caller: Caller | None) -> Ended:
     return Ended(time.time_ns(), record.elapsed_ms(), record, caller or PUBLIC)
 
 
-def judged(data: FeedbackRequest, caller: Caller, *, keeps_text: bool) -> Judged:
+def judged(
+    caller: Caller,
+    request_id: str,
+    rating: str,
+    *,
+    reason: str | None = None,
+    correct_answer: str | None = None,
+    keeps_text: bool,
+) -> Judged:
     return Judged(
         time.time_ns(),
         caller.tenant,
         caller.key_id,
-        data.request_id,
-        data.rating,
-        data.reason if keeps_text else None,
-        data.correct_answer if keeps_text else None,
+        request_id,
+        rating,
+        reason if keeps_text else None,
+        correct_answer if keeps_text else None,
     )
-
-
-async def with_text(
-    events: AsyncGenerator[Event], record: Record, question: str
-) -> AsyncGenerator[Event]:
-    """Yield the events, and note the question and its answer, whole or not."""
-    record.question = question
-    tokens: list[str] = []
-    try:
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Token):
-                    tokens.append(event.token)
-                yield event
-    finally:
-        record.answer = "".join(tokens)
 
 
 def _is_unanswered(record: Record) -> bool:

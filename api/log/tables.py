@@ -1,4 +1,4 @@
-"""The tables, the same for SQLite and PostgreSQL; migrations make them.
+"""The tables of the query log, the same for SQLite and PostgreSQL; migrations make them.
 
 Times are seconds since the epoch, in UTC. Nothing here holds text of users unless LOG_TEXT is on.
 """

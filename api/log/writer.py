@@ -1,4 +1,4 @@
-"""One task writes the log; answers never wait for it.
+"""Write the query log in one background task; answers never wait for it.
 
 The queue is bounded and drops its oldest; what is dropped is counted. A database that is away is
 waited for, rows in hand: a batch that may have been taken is sent again, for rows know their keys.
@@ -16,6 +16,7 @@ from sqlalchemy import Dialect, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.background import Background
 from api.errors import DatabaseDown
 from api.log.database import Database, RowsRefused
 from api.log.rows import Noted
@@ -51,14 +52,14 @@ class Writer:
         self._is_full = asyncio.Event()
         self._is_closing = False
         self._writing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("log writer")
 
     @property
     def n_waiting(self) -> int:
         return len(self._waiting) + len(self._in_hand)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="log writer")
+        self._background.start(self._run())
 
     def append(self, noted: Noted) -> None:
         """Queue a row and return at once."""
@@ -85,11 +86,7 @@ class Writer:
         self._is_closing = True
         self._arrived.set()
         self._is_full.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=deadline_s)
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop(grace_s=deadline_s)
         self.dropped += self.n_waiting
         self._waiting.clear()
         self._in_hand.clear()

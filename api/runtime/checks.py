@@ -1,4 +1,4 @@
-"""The parts that live in other processes: engines and stores, asked how they are."""
+"""Check the parts that live in other processes: engines and Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping

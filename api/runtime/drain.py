@@ -1,4 +1,4 @@
-"""Stopping without losing an answer: open answers finish, late ones are told, nothing new begins.
+"""Stop without losing an answer: open answers finish, late ones are told, nothing new begins.
 
 The server waits here before it closes its listeners, so that health checks and refusals are
 answered to the end.

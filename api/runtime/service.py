@@ -1,9 +1,8 @@
-"""Everything one app holds open: engine, stores, retriever. Opened and closed as a whole."""
+"""The parts of one app, opened and closed as a whole: engines, stores, retriever, cache, log."""
 
 import asyncio
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -12,17 +11,19 @@ from typing import Any
 
 import aiohttp
 
+from api.admission.caller import Caller
 from api.admission.door import Door
-from api.answering.cache_request import CachedAnswers, Served
+from api.answering.cached import CachedAnswers
 from api.answering.carry_over import CarryOver
 from api.answering.context import Stages
 from api.answering.events import Event
 from api.answering.experiments import load_experiment
 from api.answering.prompt import PromptBuilder
 from api.answering.spending import Spending
+from api.background import Background
 from api.cache.answer_cache import AnswerCache
 from api.cache.flights import Flights
-from api.cache.metrics import watch_cache
+from api.cache.metrics import CacheCollector
 from api.cache.store import Store
 from api.cache.thresholds import threshold_for
 from api.cache.verifier import load_verifier
@@ -34,8 +35,9 @@ from api.engines.client import engine_session
 from api.engines.pool import Engines
 from api.errors import ShuttingDown
 from api.health import Check, Health, Status
-from api.ledger.cost_breaker import BudgetWatch
-from api.ledger.metrics import watch_ledger
+from api.ledger.budget_watch import BudgetWatch
+from api.ledger.metrics import LedgerCollector
+from api.log.metrics import LogCollector
 from api.log.query_log import QueryLog, open_log
 from api.logs import logger
 from api.machine import available_cores, model_threads
@@ -43,10 +45,12 @@ from api.runtime.checks import Checks
 from api.runtime.drain import Drain
 from api.runtime.wiring import open_door, open_engines, open_queue, open_spending
 from api.settings.env import Settings
+from api.settings.types import read_model
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
 from api.stores.connect import connect
 from api.telemetry.metrics import Metrics
+from api.telemetry.record import Record
 from api.telemetry.tracing import Tracer, open_tracer
 
 ENGINE_START_S = 120.0
@@ -73,8 +77,7 @@ class Service:
             language=settings.retrieval.language,
         )
         self.cache: AnswerCache | None = None
-        self.flights: Flights[Event] | None = None
-        self._recent: OrderedDict[str, Served] = OrderedDict()
+        self.cached_answers: CachedAnswers | None = None
         self.prompts = PromptBuilder.from_file(settings.pipeline.prompt_file)
         self.citation_verifier: CitationVerifier | None = None
         self.experiment = load_experiment(settings, self.prompts)
@@ -85,7 +88,7 @@ class Service:
         self.embedded: Embedded | None = None
         self.session: aiohttp.ClientSession
         self.engines: Engines
-        self.neighbours: Checks
+        self.checks: Checks
         self.door: Door
         self.spending: Spending
         self.queue = open_queue(settings)
@@ -100,11 +103,13 @@ class Service:
                 stack.callback(self.tracer.close)
             if settings.database.database_url != "off":
                 self.log = await stack.enter_async_context(self._open_log())
+                self.metrics.registry.register(LogCollector(self.log.writer))
             if settings.citations.verifier_model:
+                judge = read_model(settings.citations.verifier_model)
                 self.citation_verifier = await asyncio.to_thread(
                     load_citation_verifier,
-                    settings.citations.verifier_model,
-                    revision=settings.citations.verifier_revision or None,
+                    judge.id,
+                    revision=judge.revision,
                     threads=model_threads(available_cores()),
                 )
                 stack.callback(self.citation_verifier.close)
@@ -121,31 +126,26 @@ class Service:
             stores = {role: connect(url) for role, url in self._store_urls().items()}
             for store in stores.values():
                 stack.push_async_callback(store.aclose)
-            self.neighbours = Checks(self.engines, stores, self.metrics)
+            self.checks = Checks(self.engines, stores, self.metrics)
             await self._open_money(stack, stores["ledger"])
             stack.callback(self.loader.close)
             stack.push_async_callback(self.ingest.close)
             if settings.cache.enabled:
                 await self._open_cache(stack, stores["cache"])
-            background = [
-                asyncio.create_task(coroutine)
-                for coroutine in (
-                    self.loader.run(),
-                    self.ingest.run(),
-                    self.metrics.watch_loop_lag(),
-                    self.neighbours.watch(),
-                )
-            ]
-            try:
-                yield
-            finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+            for name, work in (
+                ("loader", self.loader.run()),
+                ("ingest", self.ingest.run()),
+                ("loop lag", self.metrics.watch_loop_lag()),
+                ("checks", self.checks.watch()),
+            ):
+                background = Background(name)
+                background.start(work)
+                stack.push_async_callback(background.stop)
+            yield
 
     def _open_log(self) -> AbstractAsyncContextManager[QueryLog]:
         settings = self.settings
-        return open_log(settings.database, settings.retrieval.index_dir, self.metrics)
+        return open_log(settings.database, settings.retrieval.index_dir)
 
     async def until_answering(self) -> None:
         """Wait until a first question has a chance: all is loaded, the embedded engine too."""
@@ -167,20 +167,22 @@ class Service:
         watch = BudgetWatch(ledger, [self.spending.common])
         watch.start()
         stack.push_async_callback(watch.close)
-        watch_ledger(self.metrics.registry, ledger, watch)
+        self.metrics.registry.register(LedgerCollector(ledger, watch))
 
     async def _open_cache(self, stack: AsyncExitStack, store: Any) -> None:
         settings = self.settings.cache
-        model = settings.embedding_model
+        model = read_model(settings.embedding_model).id
         threshold = threshold_for(model, settings.similarity_threshold or None)
         if threshold is None:
             facts = {"setting": "CACHE_SIMILARITY_THRESHOLD", "model": model}
             logger.warning("cache answers equal questions alone", extra={"facts": facts})
         verifier = None
         if settings.verifier_model:
+            judge = read_model(settings.verifier_model)
             verifier = await asyncio.to_thread(
                 load_verifier,
-                settings.verifier_model,
+                judge.id,
+                revision=judge.revision,
                 threads=model_threads(available_cores()),
             )
             stack.callback(verifier.close)
@@ -192,37 +194,32 @@ class Service:
         )
         self.cache.start()
         stack.push_async_callback(self.cache.close)
-        self.flights = Flights(threshold=threshold, may_share=self.cache.may_share)
-        stack.push_async_callback(self.flights.close)
-        carrying = CarryOver(
+        flights: Flights[Event] = Flights(threshold=threshold, may_share=self.cache.may_share)
+        stack.push_async_callback(flights.close)
+        carry_over = CarryOver(
             self.cache, lambda: (self.loader.retriever(), self.loader.shares_embedder)
         )
-        stack.push_async_callback(carrying.close)
-        self.loader.on_swap = carrying.swapped
-        self.loader.on_hide.append(self.flights.part)
-        watch_cache(self.metrics.registry, self.cache, self.flights)
+        stack.push_async_callback(carry_over.close)
+        self.loader.on_swap = carry_over.swapped
+        self.loader.on_hide.append(flights.part)
+        self.cached_answers = CachedAnswers(
+            self.cache,
+            flights,
+            embedder=lambda: self.loader.cache_embedder,
+            retrieval=self._retrieval_settings(),
+            ttl_s=settings.ttl_seconds,
+        )
+        self.metrics.registry.register(CacheCollector(self.cache, flights))
 
-    def caching(self) -> CachedAnswers | None:
-        """Return the cache with what it needs; None where it is off."""
-        if self.cache is None or self.flights is None:
-            return None
+    def _retrieval_settings(self) -> tuple[tuple[str, object], ...]:
+        """Return the settings that change what is found, for the cache's partitions."""
         retrieval, citations = self.settings.retrieval, self.settings.citations
-        return CachedAnswers(
-            cache=self.cache,
-            flights=self.flights,
-            embedder=self.loader.cache_embedder,
-            shares_vector=self.loader.shares_embedder,
-            ttl_s=self.settings.cache.ttl_seconds,
-            retrieval=(
-                ("fusion", retrieval.fusion),
-                ("sparse_weight", retrieval.sparse_weight),
-                ("min_similarity", retrieval.min_similarity),
-                ("rerank_model", retrieval.rerank_model),
-                ("rerank_revision", retrieval.rerank_revision),
-                ("citation_verifier", citations.verifier_model),
-                ("citation_verifier_revision", citations.verifier_revision),
-            ),
-            recent=self._recent,
+        return (
+            ("fusion", retrieval.fusion),
+            ("sparse_weight", retrieval.sparse_weight),
+            ("min_similarity", retrieval.min_similarity),
+            ("rerank_model", retrieval.rerank_model),
+            ("citation_verifier", citations.verifier_model),
         )
 
     def stages(self) -> Stages:
@@ -245,15 +242,20 @@ class Service:
             deadline_s=self.settings.api.deadline_seconds,
         )
 
+    def log_answer(self, record: Record, caller: Caller | None) -> None:
+        """Keep an answer that has ended in the query log, where there is one."""
+        if self.log is not None:
+            self.log.note(record, caller)
+
     async def health(self) -> Health:
         """Ask every part now; `status` follows from the local ones alone."""
-        await self.neighbours.ask()
+        await self.checks.ask()
         return self.last_health()
 
     def last_health(self) -> Health:
         """Return the state as of the last background check, without asking anyone."""
         database = self.log.check() if self.log else Check("off")
-        checks = {**self.loader.checks(), **self.neighbours.last, "database": database}
+        checks = {**self.loader.checks(), **self.checks.last, "database": database}
         return Health(self._status(checks), checks)
 
     def _status(self, checks: dict[str, Check]) -> Status:

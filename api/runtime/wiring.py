@@ -1,4 +1,4 @@
-"""From settings to parts: engines, stores, door, ledger. Opens connections when first used."""
+"""Make engines, queue, door and spending from the settings. Connections open when first used."""
 
 from collections.abc import Callable
 
@@ -95,11 +95,11 @@ def _limits(settings: LimitSettings) -> Limits:
     answering: Callable[[int], Limit] = lambda n: Limit(requests=n, tokens=tokens)  # noqa: E731
     return {
         "query": answering(settings.query_per_minute),
-        "stream": answering(settings.stream_per_minute),
-        "ab": answering(settings.ab_per_minute),
-        "openai": answering(settings.openai_per_minute),
+        "stream": answering(settings.query_per_minute),
+        "ab": answering(settings.query_per_minute),
+        "openai": answering(settings.query_per_minute),
         "batch": answering(settings.batch_per_minute),
-        "analytics": Limit(requests=settings.analytics_per_minute),
+        "analytics": Limit(requests=settings.admin_per_minute),
         "admin": Limit(requests=settings.admin_per_minute),
         "search": Limit(requests=settings.search_per_minute),
         "documents": Limit(requests=settings.documents_per_minute),

@@ -20,16 +20,15 @@ from api.settings.groups import (
     EngineKind,
     EngineSettings,
     ExperimentSettings,
-    Group,
     IngestSettings,
     LedgerSettings,
     LimitSettings,
     Pipeline,
-    Secret,
     TelemetrySettings,
 )
 from api.settings.log import DatabaseSettings
 from api.settings.retrieval import RetrievalSettings
+from api.settings.types import Group, Secret
 
 # Where each engine listens in compose, where every engine's service is called `engine`.
 ENGINE_URLS = {
@@ -127,6 +126,17 @@ PREFIXES = {
 }
 NAMES = {("engine", "kind"): "ENGINE"}
 FALLBACKS = {"CACHE_REDIS_URL": "REDIS_URL"}
+REMOVED = {
+    "LIMIT_STREAM_PER_MINUTE": "LIMIT_QUERY_PER_MINUTE bounds each answering route",
+    "LIMIT_AB_PER_MINUTE": "LIMIT_QUERY_PER_MINUTE bounds each answering route",
+    "LIMIT_OPENAI_PER_MINUTE": "LIMIT_QUERY_PER_MINUTE bounds each answering route",
+    "LIMIT_ANALYTICS_PER_MINUTE": "LIMIT_ADMIN_PER_MINUTE bounds /analytics too",
+    "RETRIEVAL_EMBEDDING_REVISION": "write RETRIEVAL_EMBEDDING_MODEL=NAME@COMMIT",
+    "RETRIEVAL_RERANK_REVISION": "write RETRIEVAL_RERANK_MODEL=NAME@COMMIT",
+    "CITATIONS_VERIFIER_REVISION": "write CITATIONS_VERIFIER_MODEL=NAME@COMMIT",
+}
+"""Settings of 0.1.0 that are gone: a bound that silently no longer holds would be worse than a
+start that stops."""
 
 
 class Variable(NamedTuple):
@@ -196,7 +206,10 @@ def _refuse_near_misses(environ: Mapping[str, str]) -> None:
     """Raise for a name that is one slip away from ours; foreign variables pass."""
     known = {v.name for v in variables()} | set(FALLBACKS.values())
     known |= {f"{v.name}_FILE" for v in variables() if v.is_secret}
-    for name in environ.keys() - known:
+    for name, instead in REMOVED.items():
+        if environ.get(name):
+            raise SettingsError(f"{name}: no longer a setting; {instead}")
+    for name in environ.keys() - known - REMOVED.keys():
         for ours in known:
             alike = min(len(name), len(ours)) >= 8 and abs(len(name) - len(ours)) <= 2
             if alike and SequenceMatcher(None, name, ours).ratio() > 0.9:

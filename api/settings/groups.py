@@ -1,28 +1,15 @@
 """What can be set: one frozen struct a prefix; each field's description says what follows from it.
 
-The tables in README and `.env.example` are tested against these structs.
+docs/settings.md and `.env.example` are made from these structs by `make settings`.
 """
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
+from api.settings.types import Group, Secret, seconds
+
 EngineKind = Literal["embedded", "tgi", "vllm", "sglang", "llamacpp", "openai"]
-
-
-class Secret(str):
-    """A string that does not show itself in logs or tracebacks."""
-
-    def __repr__(self) -> str:
-        return "'***'" if self else "''"
-
-
-def _seconds(description: str, *, ge: float = 0.1) -> Any:
-    return Meta(ge=ge, le=3600, description=description)
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True): ...
 
 
 class Pipeline(Group, frozen=True, kw_only=True):
@@ -72,17 +59,17 @@ class EngineSettings(Group, frozen=True, kw_only=True):
     ] = ""
     commit_seconds: Annotated[
         float,
-        _seconds("A stream waits this long for its first token before it answers 200; "
+        seconds("A stream waits this long for its first token before it answers 200; "
                  "later engine errors become SSE error events"),
     ] = 2.0  # fmt: skip
     connect_seconds: Annotated[
-        float, _seconds("An engine that does not accept the connection by then counts as down")
+        float, seconds("An engine that does not accept the connection by then counts as down")
     ] = 3.0
     first_token_seconds: Annotated[
-        float, _seconds("An engine silent for longer before its first token is given up")
+        float, seconds("An engine silent for longer before its first token is given up")
     ] = 60.0
     token_seconds: Annotated[
-        float, _seconds("An engine silent for longer between two tokens is given up")
+        float, seconds("An engine silent for longer between two tokens is given up")
     ] = 20.0
 
     max_concurrent: Annotated[
@@ -94,7 +81,7 @@ class EngineSettings(Group, frozen=True, kw_only=True):
         Meta(ge=0, le=100_000, description="Questions that may wait for a place; more get 429"),
     ] = 128
     queue_seconds: Annotated[
-        float, _seconds("A question that has waited this long for a place gets 429")
+        float, seconds("A question that has waited this long for a place gets 429")
     ] = 10.0
 
 
@@ -187,13 +174,14 @@ class LimitSettings(Group, frozen=True, kw_only=True):
     enabled: Annotated[
         bool | None, Meta(description="Rate limits; unset: on, but off for the embedded engine")
     ] = None
-    query_per_minute: Annotated[int, _per_minute("Requests to /query")] = 100
-    stream_per_minute: Annotated[int, _per_minute("Requests to /query/stream")] = 100
-    ab_per_minute: Annotated[int, _per_minute("Requests to /query/ab")] = 100
-    openai_per_minute: Annotated[int, _per_minute("Requests to /v1/chat/completions")] = 100
+    query_per_minute: Annotated[
+        int,
+        _per_minute("Requests to each of /query, /query/stream, /query/ab, /v1/chat/completions"),
+    ] = 100
     batch_per_minute: Annotated[int, _per_minute("Questions in /batch")] = 20
-    analytics_per_minute: Annotated[int, _per_minute("Requests to /analytics")] = 60
-    admin_per_minute: Annotated[int, _per_minute("Requests to the other routes")] = 60
+    admin_per_minute: Annotated[
+        int, _per_minute("Requests to /analytics, and to all other routes together,")
+    ] = 60
     search_per_minute: Annotated[int, _per_minute("Requests to /search")] = 0
     documents_per_minute: Annotated[int, _per_minute("Requests to /documents")] = 0
     tokens_per_minute: Annotated[int, _per_minute("Tokens of prompts and answers")] = 0
@@ -214,10 +202,10 @@ class ApiSettings(Group, frozen=True, kw_only=True):
         Meta(description="debug adds the libraries' own lines"),
     ] = "info"
     drain_seconds: Annotated[
-        float, _seconds("On SIGTERM open answers get this long to finish", ge=0)
+        float, seconds("On SIGTERM open answers get this long to finish", ge=0)
     ] = 10.0
     deadline_seconds: Annotated[
-        float, _seconds("An answer that takes longer ends with the error `deadline`")
+        float, seconds("An answer that takes longer ends with the error `deadline`")
     ] = 120.0
     cors_origins: Annotated[
         str, Meta(description="Comma-separated origins whose pages may call the API; * for all")
@@ -232,7 +220,7 @@ class ApiSettings(Group, frozen=True, kw_only=True):
     ] = 0
     resume_seconds: Annotated[
         float,
-        _seconds(
+        seconds(
             "A stream asked for with `resume` goes on, and is kept, this long without a reader"
         ),
     ] = 30.0
@@ -276,9 +264,6 @@ class CitationSettings(Group, frozen=True, kw_only=True):
             description="CrossEncoder with one score, or one for natural language inference, that "
             "judges citations by meaning; empty: words alone decide"
         ),
-    ] = ""
-    verifier_revision: Annotated[
-        str, Meta(description="Commit of that model on the hub; empty: the tested or newest")
     ] = ""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from api.settings.groups import Group, Secret
+from api.settings.types import Group, Secret
 
 
 class DatabaseSettings(Group, frozen=True, kw_only=True):

@@ -4,12 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from api.settings.groups import Group
-
-Language = Literal[
-    "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese",
-    "russian", "spanish", "swedish", "turkish", "none",
-]  # fmt: skip
+from api.settings.types import Group, Model, read_model
+from retrieval.types import Language
 
 
 class RetrievalSettings(Group, frozen=True, kw_only=True):
@@ -20,12 +16,10 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
         str,
         Meta(
             min_length=1,
-            description="Hub id or folder; changing it needs `ragrelay index` once more",
+            description="Hub id (NAME@COMMIT for another commit than the tested or newest) or "
+            "folder; changing it needs `ragrelay index` once more",
         ),
     ] = "sentence-transformers/all-MiniLM-L6-v2"
-    embedding_revision: Annotated[
-        str, Meta(description="Commit of the model on the hub; empty: the tested or newest one")
-    ] = ""
     backend: Annotated[
         Literal["auto", "torch", "onnx"],
         Meta(
@@ -38,9 +32,6 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
     ] = "cpu"
     rerank_model: Annotated[
         str, Meta(description="CrossEncoder that orders the best passages anew; empty: none")
-    ] = ""
-    rerank_revision: Annotated[
-        str, Meta(description="Commit of that model on the hub; empty: the tested or newest")
     ] = ""
     language: Annotated[
         Language, Meta(description="Stemming and stop words of BM25; `ragrelay index` applies it")
@@ -60,3 +51,11 @@ class RetrievalSettings(Group, frozen=True, kw_only=True):
             description="Cosine below which a passage without a matching word is no hit",
         ),
     ] = 0.3
+
+    @property
+    def embedding(self) -> Model:
+        return read_model(self.embedding_model)
+
+    @property
+    def reranking(self) -> Model:
+        return read_model(self.rerank_model)

@@ -1,4 +1,4 @@
-"""Stops asking a store that does not answer, and tries one call again after a pause."""
+"""Circuit breaker: stop asking a store that does not answer, and try one call after a pause."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Calls to a Redis or Valkey: bounded in time, behind a breaker, safe to cancel.
+"""Calls to Redis or Valkey: bounded in time, behind a circuit breaker, safe to cancel.
 
 What goes wrong becomes StoreDown or StoreRefused; what that means is up to the caller: a miss
 for the cache, the declared fail mode for the ledger.
@@ -61,7 +61,7 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
 
 
 class RedisCalls:
-    """`redis` is a redis.asyncio.Redis: bytes returned, no retries."""
+    """Makes calls. `redis` is a redis.asyncio.Redis: bytes returned, no retries."""
 
     def __init__(self, redis: Any, breaker: Breaker, *, timeout_s: float = TIMEOUT_S) -> None:
         self.redis = redis

@@ -1,4 +1,4 @@
-"""One way to open a connection to Redis or Valkey."""
+"""Open a connection pool to Redis or Valkey."""
 
 from typing import Any
 
@@ -7,9 +7,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 REDIS_TIMEOUT_S = 1.0
-"""The client's own limit, by the clock; calls are given up before, by `redis_calls`."""
-
-
+"""The client's own limit, by the clock; calls are given up before, by `calls.py`."""
 CONNECTIONS = 32
 
 

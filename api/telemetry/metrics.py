@@ -1,4 +1,4 @@
-"""Metrics of one app, in a registry of its own, and the record of one request.
+"""Prometheus metrics of one app, in a registry of its own.
 
 Labels hold route templates, codes and names from settings: never text, ids or keys.
 Error rate is the `outcome` label, set when the answer has ended: an answer that breaks off
@@ -33,6 +33,8 @@ LAG_INTERVAL_S = 0.5
 
 
 class Metrics:
+    """Counters, gauges and histograms that are set as things happen."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}

@@ -73,6 +73,20 @@ class Record(msgspec.Struct):
                 self.spans.setdefault(stage, (ended_ns, latency_ms[stage]))
             ended_ns -= int(max((latency_ms[stage] for stage in ran), default=0.0) * 1e6)
 
+    def note_variant(self, prompt_version: str, experiment: str, variant: str) -> None:
+        """Note which prompts answer, and for which variant of an experiment, if any."""
+        self.prompt_version = prompt_version
+        self.experiment, self.variant = experiment, variant
+
+    def end_stages(self) -> dict[str, float]:
+        """Note the time until now as `total`, and return `latency_ms`."""
+        self.stages_ms["total"] = self.elapsed_ms()
+        return self.latency_ms()
+
+    def latency_ms(self) -> dict[str, float]:
+        """Return the stages' milliseconds as callers and the query log see them."""
+        return {stage: round(ms, 2) for stage, ms in self.stages_ms.items()}
+
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: one span a request, one below it for each stage, GenAI names where given.
+"""OpenTelemetry traces: a span for each request, one below it for each stage.
 
 Spans are made when a request has ended, from its record: answering costs nothing more but the
 clock. Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set; only then is the library imported.
@@ -19,7 +19,7 @@ SPAN_NAMES = {"embed": "embeddings", "generation": "chat"}
 
 
 class Tracer:
-    """`endpoint` is the base address of an OTLP/HTTP collector."""
+    """Opens and ends spans. `endpoint` is the base address of an OTLP/HTTP collector."""
 
     def __init__(self, endpoint: str, *, service_name: str, sample_ratio: float) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

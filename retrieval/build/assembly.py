@@ -1,7 +1,8 @@
-"""Parts of an older generation and what is fresh → the files of a new one. No model, no loop.
+"""Write the files of a new generation from those of the one before and what is fresh.
 
-A large generation is put together by a process of its own, which leaves the parent's interpreter
-to those it serves. It writes into one directory and swaps nothing: killed, it leaves only debris.
+Needs no model. A large generation is written by a process of its own, so that the parent's
+interpreter lock stays free for those it serves. The process writes into one directory and swaps no
+pointer: killed, it leaves files that the next build removes.
 """
 
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import retrieval
 from retrieval.index.dense import DenseIndex, DenseInfo, Earlier, build_dense
 from retrieval.index.fields import Attributes, write_documents
 from retrieval.index.index import DENSE, SPARSE
-from retrieval.index.passages import RECORDS, PassageStore, gather_store
+from retrieval.index.passages import RECORDS, Passages, gather_passages
 from retrieval.index.sparse import SparseInfo, terms, write_sparse
 from retrieval.index.terms import TermCounts, count_terms, gather
 from retrieval.types import Float32Array, IndexUnwritable, Rows
@@ -43,9 +45,9 @@ _START = "import sys; sys.path[:] = sys.argv[2:]; from retrieval.build.assembly 
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Lies in the new directory under FRESH, with a passage store and its vectors.
+    """What `carry_out` needs to know; lies under FRESH, beside the fresh passages and vectors.
 
-    Rows there and in ROWS count through the old generation's passages first, then the fresh.
+    The places in ROWS count through the old generation's passages first, then the fresh.
     """
 
     old: str | None
@@ -56,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True):
     sparse: SparseInfo
     dim: int
     digests: bytes
-    """Of the documents, in row order."""
+    """DIGEST_BYTES for each document, in row order."""
 
     def write(self, directory: Path) -> None:
         (directory / FRESH / PLAN).write_bytes(msgspec.msgpack.encode(self))
@@ -73,24 +75,24 @@ def assemble(directory: Path, n_passages: int) -> DenseInfo:
 
 
 def carry_out(directory: Path) -> DenseInfo:
+    """Write passages, documents, terms and vectors into `directory`, as the plan there says."""
     fresh = directory / FRESH
     plan = msgspec.msgpack.decode((fresh / PLAN).read_bytes(), type=Plan)
     rows: Rows = np.load(fresh / ROWS)
     old = Path(plan.old) if plan.old else None
-    gather_store([old, fresh] if old else [fresh], rows, directory)
-    store = PassageStore.load(directory)
+    gather_passages([old, fresh] if old else [fresh], rows, directory)
     counts: Rows = np.load(fresh / COUNTS)
-    write_documents(_documents(store, counts), counts, plan.digests, directory)
-    store.close()
+    with closing(Passages.load(directory)) as passages:
+        write_documents(_documents(passages, counts), counts, plan.digests, directory)
     _write_terms(plan, old, rows, directory)
     return _write_vectors(plan, old, rows, directory)
 
 
-def _documents(store: PassageStore, counts: Rows) -> Iterator[Attributes]:
-    """What the first passage of each document says of it."""
+def _documents(passages: Passages, counts: Rows) -> Iterator[Attributes]:
+    """What the first passage of each document says of it; `counts` (documents,) its passages."""
     decoder = msgspec.msgpack.Decoder(Attributes)
     for row in (np.cumsum(counts) - counts).tolist():
-        yield decoder.decode(store.record(row))
+        yield decoder.decode(passages.record(row))
 
 
 def _write_terms(plan: Plan, old: Path | None, rows: Rows, directory: Path) -> None:
@@ -105,11 +107,10 @@ def _write_terms(plan: Plan, old: Path | None, rows: Rows, directory: Path) -> N
 
 def _texts(directory: Path) -> Iterator[str]:
     if not (directory / RECORDS).stat().st_size:
-        return  # nothing is fresh where documents only went
-    store = PassageStore.load(directory)
-    for row in range(len(store)):
-        yield store[row].indexed_text
-    store.close()
+        return  # nothing is fresh where documents were only deleted
+    with closing(Passages.load(directory)) as passages:
+        for row in range(len(passages)):
+            yield passages[row].indexed_text
 
 
 def _write_vectors(plan: Plan, old: Path | None, rows: Rows, directory: Path) -> DenseInfo:
@@ -122,6 +123,7 @@ def _write_vectors(plan: Plan, old: Path | None, rows: Rows, directory: Path) ->
     vectors = np.empty((len(rows), plan.dim), dtype=np.float32)
     vectors[is_old] = index.vectors(rows[is_old])
     vectors[~is_old] = fresh[rows[~is_old] - len(index)]
+    # Queries are embedded anew only where lists are; whoever keeps the lists keeps the queries too.
     if (old / QUERIES).exists() and not (directory / QUERIES).exists():
         shutil.copyfile(old / QUERIES, directory / QUERIES)
     earlier = Earlier(index, plan.old_dense, np.where(is_old, rows, -1))
@@ -134,6 +136,7 @@ def _queries(directory: Path) -> Float32Array:
 
 
 def _in_process(directory: Path) -> DenseInfo:
+    # -P and absolute paths alone: the working directory may hold a stranger's modules.
     paths = [str(Path(retrieval.__file__).parents[1]), *filter(os.path.isabs, sys.path)]
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _START, str(directory), *paths],
@@ -143,7 +146,7 @@ def _in_process(directory: Path) -> DenseInfo:
         cwd="/",
     ) as child:
         try:
-            # Its standard input stays open as long as this process lives.
+            # Its standard input stays open as long as this process lives: see `_end_with_parent`.
             out, errors = _read_both(child)
         except BaseException:
             child.kill()
@@ -158,7 +161,10 @@ def _in_process(directory: Path) -> DenseInfo:
 
 
 def _read_both(child: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-    """Without closing its standard input, as `communicate` would."""
+    """(stdout, stderr), without closing its standard input as `communicate` would.
+
+    Both at once: a child that fills the pipe nobody reads would wait for ever.
+    """
     assert child.stdout is not None and child.stderr is not None
     with ThreadPoolExecutor(1) as pool:
         errors = pool.submit(child.stderr.read)
@@ -166,8 +172,8 @@ def _read_both(child: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
 
 
 def main() -> None:
-    """The process: sys.argv[1] is the directory."""
-    os.nice(10)
+    """The process: sys.argv[1] is the directory. Prints a DenseInfo as JSON."""
+    os.nice(10)  # behind whoever serves on the same cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         info = carry_out(Path(sys.argv[1]))
@@ -177,5 +183,6 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
+    """Nothing is ever written here: the read returns when the parent has died, however it did."""
     os.read(0, 1)
     os._exit(1)

@@ -1,7 +1,7 @@
-"""Documents → a new index generation that takes over when it is whole.
+"""Build an index from documents: a new generation, which serves once it is complete on disk.
 
-What has not changed since the generation before is taken from it (`fresh`); how the files come
-together: `assembly`; how they take over: `generations`.
+`fresh` takes from the generation before what has not changed and embeds the rest, `assembly` writes
+the files, `index.generations` makes them the ones that serve.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from retrieval.index.index import (
     list_generations,
     open_index,
 )
-from retrieval.index.sparse import Language, SparseInfo
+from retrieval.index.sparse import SparseInfo
 from retrieval.index.tombstones import forget
 from retrieval.reading.documents import Skipped, read_documents
 from retrieval.types import (
@@ -38,13 +38,17 @@ from retrieval.types import (
     IndexMismatch,
     IndexMissing,
     IndexUnwritable,
+    Language,
     NoDocuments,
     Progress,
     TextEmbedder,
+    ignore_progress,
 )
 
 
 class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build did; the counts are of the whole generation."""
+
     generation: str
     documents: int
     passages: int
@@ -52,10 +56,11 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     skipped: list[Skipped]
     seconds: float
     unchanged: bool
+    """The generation that serves was made from just this; nothing was written."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides what a generation holds."""
+    """All that decides what a generation holds; equal ones need no second build."""
 
     corpus_digest: str
     seq: int
@@ -69,6 +74,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Corpus(msgspec.Struct, frozen=True):
+    """What was read from paths, and what could not be."""
+
     documents: list[Document]
     skipped: list[Skipped]
 
@@ -78,7 +85,7 @@ def build_index(
     paths: Iterable[str | Path],
     embedder: TextEmbedder,
     *,
-    on_progress: Progress | None = None,
+    on_progress: Progress = ignore_progress,
     splitter: Splitter | None = None,
     language: Language = "english",
 ) -> BuildReport:
@@ -88,7 +95,7 @@ def build_index(
     """
     started = time.monotonic()
     with only_writer(Path(index_dir)):
-        corpus = read_corpus(paths, on_progress or _silent)
+        corpus = read_corpus(paths, on_progress)
         report = build_documents(
             index_dir,
             corpus.documents,
@@ -108,7 +115,7 @@ def build_documents(
     *,
     seq: int = 0,
     skipped: Sequence[Skipped] = (),
-    on_progress: Progress | None = None,
+    on_progress: Progress = ignore_progress,
     splitter: Splitter | None = None,
     language: Language = "english",
 ) -> BuildReport:
@@ -123,7 +130,6 @@ def build_documents(
     if not documents:
         raise NoDocuments("no document to index")
     index_dir = Path(index_dir).absolute()  # for a process that works elsewhere
-    report = on_progress or _silent
     splitter = splitter or Splitter(embedder.tokenizer, limit=embedder.max_tokens)
     digests = b"".join(document_digest(document) for document in documents)
     wanted = Made(
@@ -139,10 +145,12 @@ def build_documents(
             return _report(old.manifest, skipped, started, reused=len(old), unchanged=True)
         changes = Changes(documents, digests, _reusable(old, wanted))
         with new_generation(index_dir) as (generation, directory):
-            n_passages, reused = changes.write(directory, splitter, embedder, wanted.sparse, report)
+            n_passages, reused = changes.write(
+                directory, splitter, embedder, wanted.sparse, on_progress
+            )
             if not n_passages:
                 raise NoDocuments("no document to index has any text")
-            report("write", 0, 1)
+            on_progress("write", 0, 1)
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 id=generation,
@@ -153,9 +161,10 @@ def build_documents(
                 **msgspec.structs.asdict(wanted),
             ).sealed()
             (directory / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        # The one before stays for a rollback, and for queries that began on it.
         prune(index_dir, keep={generation, old.generation if old else generation})
         _forget_tombstones(index_dir)
-        report("write", 1, 1)
+        on_progress("write", 1, 1)
     return _report(manifest, skipped, started, reused=reused, unchanged=False)
 
 
@@ -224,7 +233,3 @@ def _report(
         seconds=time.monotonic() - started,
         unchanged=unchanged,
     )
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass

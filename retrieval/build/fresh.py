@@ -1,11 +1,11 @@
-"""What of a new generation is not in the one before: documents split, passages embedded.
+"""Find what changed since the generation before, and split and embed only that.
 
 It goes to disk as it is made, beside a plan of which row comes from where (`assembly` carries it
-out), so that no more than a block of texts and vectors is in memory.
+out), so that no more than BLOCK texts and vectors are in memory.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from retrieval.build.splitting import Splitter
 from retrieval.index.dense import needs_training
 from retrieval.index.fields import DIGEST_BYTES
 from retrieval.index.index import Index
-from retrieval.index.passages import HASHES, PassageStore, write_store
+from retrieval.index.passages import HASHES, Passages, write_passages
 from retrieval.index.sparse import SparseInfo
 from retrieval.types import Document, Passage, Progress, Rows, TextEmbedder
 
@@ -27,11 +27,13 @@ BLOCK = 4_096
 """Passages embedded at a time."""
 SAMPLE = 256
 SAMPLE_WORDS = 12
+SAMPLE_CHARS = 500
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 def document_digest(document: Document) -> bytes:
+    """DIGEST_BYTES of all that the document holds, the order of its metadata included."""
     return hashlib.sha256(_encoder.encode(document)).digest()[:DIGEST_BYTES]
 
 
@@ -40,15 +42,15 @@ class Reusable(msgspec.Struct, frozen=True):
 
     older: Index
     splits_alike: bool
-    """Its documents' passages would be the same today."""
+    """Its splitter's parameters are today's: unchanged documents keep their passages."""
     counts_alike: bool
-    """So would its passages' terms."""
+    """Its language is today's: unchanged passages keep their terms."""
 
 
 class Changes:
-    """Documents beside an older index: which are in it as they are, and which are fresh.
+    """Which documents the older index has as they are, and which are fresh: new or changed.
 
-    Rows count through the older index's passages first, then through the fresh ones.
+    A "place" counts through the older index's passages first, then through the fresh ones.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Changes:
         self._old = reusable.older if reusable else None
         self._n_old = len(self._old) if self._old else 0
         known = _numbers(reusable.older) if reusable and reusable.splits_alike else {}
+        # (documents,): the document's number in the older index, -1 for a fresh one.
         self._old_numbers = np.array(
             [known.get(digest, -1) for digest in self._digests], dtype=np.int64
         )
@@ -72,13 +75,14 @@ class Changes:
         sparse: SparseInfo,
         report: Progress,
     ) -> tuple[int, int]:
-        """Lay out `directory` for `assemble`; the number of passages, and of vectors taken over."""
+        """Lay out `directory` for `assemble`; returns (passages, vectors taken from the older)."""
         fresh_dir = directory / FRESH
         fresh_dir.mkdir()
         counts = self._old_counts()
-        write_store(self._split(splitter, counts, report), fresh_dir)
+        write_passages(self._split(splitter, counts, report), fresh_dir)
         rows = self._rows(counts)
         np.save(fresh_dir / ROWS, rows)
+        # A document of white space alone has no passage, so the index does not know it.
         np.save(fresh_dir / COUNTS, counts[counts > 0])
         made = self._embed(fresh_dir, embedder, report)
         plan = self._plan(sparse, embedder.dim, counts)
@@ -99,14 +103,14 @@ class Changes:
         )
 
     def _old_counts(self) -> Rows:
-        """(documents,): passages of those that are in the old index, 0 for the fresh."""
+        """(documents,): number of passages of those in the old index, 0 for the fresh."""
         if self._old is None:
             return np.zeros(len(self._documents), dtype=np.int64)
         counts = np.diff(self._old.documents.first_rows)[self._old_numbers]
         return np.where(self._old_numbers < 0, 0, counts)
 
     def _split(self, splitter: Splitter, counts: Rows, report: Progress) -> Iterator[Passage]:
-        """Passages of the fresh documents, whose number goes into `counts`."""
+        """Passages of the fresh documents; sets the number of each in `counts` (documents,)."""
         fresh = np.flatnonzero(self._old_numbers < 0).tolist()
         for done, number in enumerate(fresh, start=1):
             document = self._documents[number]
@@ -117,7 +121,7 @@ class Changes:
                 report("split", done, len(fresh))
 
     def _rows(self, counts: Rows) -> Rows:
-        """For each new row its place."""
+        """(passages,): for each row of the new index its place."""
         is_fresh = self._old_numbers < 0
         fresh_counts = counts * is_fresh
         firsts = self._n_old + np.cumsum(fresh_counts) - fresh_counts
@@ -131,7 +135,8 @@ class Changes:
     def _embed(self, fresh_dir: Path, embedder: TextEmbedder, report: Progress) -> int:
         """Write the fresh passages' vectors; returns how many of them had to be made."""
         hashes = [row.tobytes() for row in np.load(fresh_dir / HASHES)]
-        known = self._old.store.rows_by_hash() if self._old and hashes else {}
+        # A changed document keeps the vectors of the passages that did not change.
+        known = self._old.passages.rows_by_hash() if self._old and hashes else {}
         from_old = np.array([known.get(digest, -1) for digest in hashes], dtype=np.int64)
         total = int((from_old < 0).sum())
         done = 0
@@ -156,15 +161,22 @@ class Changes:
                 file.write(vectors.data)
         return total
 
-    def _passages(self, fresh_dir: Path) -> "_Passages":
-        return _Passages(self._old.store if self._old else None, fresh_dir)
+    def _passages(self, fresh_dir: Path) -> "_OldAndFresh":
+        return _OldAndFresh(self._old.passages if self._old else None, fresh_dir)
 
     def _sample(self, rows: Rows, fresh_dir: Path) -> list[str]:
-        """What a searcher may type: beginnings of passages from all over the corpus."""
         with closing(self._passages(fresh_dir)) as passages:
-            chosen = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE].tolist()
-            texts = [passages[row].text[:500] for row in chosen]
-        return [" ".join(text.split()[:SAMPLE_WORDS]) for text in texts]
+            return sample_queries(passages.__getitem__, rows.tolist(), SAMPLE)
+
+
+def sample_queries(read: Callable[[int], Passage], rows: Sequence[int], most: int) -> list[str]:
+    """What users may type, for want of their questions: beginnings of up to `most` passages.
+
+    Spread over all of `rows`, each of which `read` turns into a passage.
+    """
+    chosen = rows[:: max(1, len(rows) // most)][:most]
+    texts = (read(row).text[:SAMPLE_CHARS] for row in chosen)
+    return [" ".join(text.split()[:SAMPLE_WORDS]) for text in texts]
 
 
 def _each(digests: bytes) -> list[bytes]:
@@ -176,20 +188,20 @@ def _numbers(index: Index) -> dict[bytes, int]:
     return {digest: number for number, digest in enumerate(_each(index.documents.digests))}
 
 
-class _Passages:
-    """By place: the old index's first, then the fresh."""
+class _OldAndFresh:
+    """Passages by place: the old index's first, then the fresh."""
 
-    def __init__(self, old: PassageStore | None, fresh_dir: Path) -> None:
+    def __init__(self, old: Passages | None, fresh_dir: Path) -> None:
         self._old = old
         self._n_old = len(old) if old is not None else 0
         self._fresh_dir = fresh_dir
-        self._fresh: PassageStore | None = None
+        self._fresh: Passages | None = None
 
     def __getitem__(self, place: int) -> Passage:
         if self._old is not None and place < self._n_old:
             return self._old[place]
         # Opened when first asked for: there may be none, which no mapping can hold.
-        self._fresh = self._fresh or PassageStore.load(self._fresh_dir)
+        self._fresh = self._fresh or Passages.load(self._fresh_dir)
         return self._fresh[place - self._n_old]
 
     def close(self) -> None:
@@ -198,7 +210,7 @@ class _Passages:
 
 
 def with_gaps(text: str, passages: list[Passage]) -> list[Passage]:
-    """The passages of one document, each with the white space that parts it from the one before."""
+    """The passages of one document, each with the white space between it and the one before."""
     gaps = [text[before.end : passage.start] for before, passage in pairwise(passages)]
     return passages[:1] + [
         msgspec.structs.replace(passage, gap=gap) if gap.isspace() else passage

@@ -1,4 +1,4 @@
-"""Documents → passages that fit the embedding model whole, at headings and sentences."""
+"""Split documents at headings and sentences into passages that fit the embedding model whole."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,8 @@ _VOID = re.compile(r"\s{64,}")
 
 
 class Splitter:
+    """Cuts of up to `max_tokens` tokens, neighbours sharing up to `overlap` of them."""
+
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -122,7 +124,7 @@ def _passage(document: Document, number: int, title: str, span: tuple[int, int])
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str]]:
-    """(offset, block) of what is not void."""
+    """(offset, block) of the text between long runs of white space."""
     start = 0
     for void in _VOID.finditer(text):
         yield from _bounded(text, start, void.start())

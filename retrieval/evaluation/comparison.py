@@ -1,4 +1,4 @@
-"""Several ways to retrieve, measured side by side on the same judged queries.
+"""Compare retrieval under several configurations, on the same judged queries.
 
 Every model is loaded once, every passage embedded once a model, in a folder that is thrown away.
 """
@@ -14,13 +14,12 @@ from retrieval.build.build import build_index
 from retrieval.evaluation.evaluation import KS, Measured, Qrels, Report, judged_queries, measure
 from retrieval.evaluation.metrics import Figure, bootstrap
 from retrieval.index.index import Index, open_index
-from retrieval.index.sparse import Language
 from retrieval.models.embedder import Backend, Embedder, load_embedder
 from retrieval.models.reranker import Reranker, load_reranker
 from retrieval.models.resolve import MINILM
 from retrieval.search.ranking import MIN_SIMILARITY, SPARSE_WEIGHT, Fusion
 from retrieval.search.retriever import Retriever
-from retrieval.types import Float32Array, Progress
+from retrieval.types import Float32Array, Language, Progress, ignore_progress
 
 SHOWN = ("nDCG@10", "MRR@10", "recall@1", "recall@10", "recall@100")
 
@@ -70,7 +69,7 @@ def compare(
     configurations: Sequence[Configuration],
     *,
     threads: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = ignore_progress,
 ) -> Comparison:
     """Index `corpus` and ask every judged query, once a configuration.
 
@@ -107,7 +106,7 @@ class _Bench:
         queries: Mapping[str, str],
         stack: ExitStack,
         threads: int | None,
-        on_progress: Progress | None,
+        on_progress: Progress,
     ) -> None:
         self._folder, self._corpus, self._queries = folder, corpus, queries
         self._stack, self._threads, self._on_progress = stack, threads, on_progress

@@ -1,4 +1,4 @@
-"""How good is retrieval on judged queries: recall@k, MRR@k, nDCG@k with intervals.
+"""Measure retrieval on judged queries: recall@k, MRR@k and nDCG@k with intervals.
 
 Every query goes the way it is served, reranker and all; what is read from disk is here as well.
 """

@@ -1,4 +1,4 @@
-"""Measures of one ranking or one answer, and means over many with their intervals. Pure."""
+"""Metrics of one ranking or one answer, and their means over many with bootstrap intervals."""
 
 import math
 import re

@@ -1,8 +1,8 @@
 """Dense search: a FAISS inner-product index, memory-mapped, exact as long as that is fast.
 
-Up to FLAT_MOST passages every vector is compared; beyond, an inverted file (IVF) looks through the
-nearest lists alone, as many as it takes to find RECALL of what an exact search finds. Scores are
-exact cosines either way.
+Up to FLAT_MOST passages every vector is compared. Beyond, an inverted file (IVF) compares those of
+the nearest lists alone, of as many lists as it takes to find RECALL of what an exact search finds.
+Scores are exact cosines either way.
 """
 
 import threading
@@ -28,16 +28,19 @@ RECALL = 0.98
 NEAREST = 100
 """How deep recall is measured: as deep as fusion looks."""
 
+# FAISS's guidelines: nlist from 4·sqrt(n), 30 to 256 training vectors a list.
+# https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index
 LISTS_PER_ROOT = 4
 TRAINED_PER_LIST = 64
 ITERATIONS = 10
+"""Of k-means."""
 FEWEST_PROBES = 8
 OUTGROWN = 0.5
 """Share of the passages trained on that may come after; then the lists are drawn anew."""
 
 
 class DenseInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of how an index was built; part of its manifest."""
+    """How an index was built; part of the manifest on disk."""
 
     kind: Literal["flat", "ivf"] = "flat"
     nlist: int = 0
@@ -53,7 +56,7 @@ class DenseInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Earlier(msgspec.Struct, frozen=True):
-    """An index that a new one takes lists from."""
+    """The index of the generation before, whose lists the new one may keep."""
 
     dense: "DenseIndex"
     info: DenseInfo
@@ -108,13 +111,16 @@ def _build_ivf(
 def _kept(
     embeddings: Float32Array, queries: Float32Array, nearest: Rows, earlier: Earlier
 ) -> tuple[faiss.IndexIVFFlat, DenseInfo] | None:
-    """Over the earlier index's lists; None where they no longer do."""
+    """An index over the earlier one's lists; None where those are outgrown or lose recall.
+
+    `nearest` (queries, NEAREST): rows that an exact search finds.
+    """
     added = int((earlier.rows < 0).sum())
     if needs_training(len(embeddings), added, earlier.info):
         return None
     index = earlier.dense.with_vectors(embeddings, earlier.rows)
     recall = _recall(index, queries, nearest)
-    if recall < RECALL and index.nprobe < index.nlist:
+    if recall < RECALL and index.nprobe < index.nlist:  # with all lists probed it is exact
         return None
     info = msgspec.structs.replace(
         earlier.info,
@@ -128,6 +134,7 @@ def _kept(
 def _trained(
     embeddings: Float32Array, queries: Float32Array, nearest: Rows
 ) -> tuple[faiss.IndexIVFFlat, DenseInfo]:
+    """An index over lists drawn anew by k-means, with as few probes as RECALL takes."""
     n, dim = embeddings.shape
     nlist = round(LISTS_PER_ROOT * n**0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, nlist, faiss.METRIC_INNER_PRODUCT)
@@ -151,7 +158,7 @@ def _recall(index: faiss.IndexIVFFlat, queries: Float32Array, nearest: Rows) -> 
 
 
 class DenseIndex:
-    """May be searched from any thread."""
+    """(n, dim) vectors by row, searched by cosine; from any thread."""
 
     def __init__(self, index: faiss.IndexFlat | faiss.IndexIVFFlat, *, device: str = "cpu") -> None:
         """`device` "cuda" searches a copy on the first GPU. Raises DeviceUnavailable."""
@@ -161,10 +168,11 @@ class DenseIndex:
         if isinstance(index, faiss.IndexFlat):
             self._vectors = _view(index)
         else:
-            index.make_direct_map()  # row → place in its list
+            index.make_direct_map()  # row → place in its list, which `reconstruct_batch` needs
 
     @classmethod
     def load(cls, path: Path, *, device: str = "cpu") -> "DenseIndex":
+        """Raises IndexCorrupt, DeviceUnavailable."""
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as exc:
@@ -181,12 +189,13 @@ class DenseIndex:
         return int(self._index.d)
 
     def with_vectors(self, embeddings: Float32Array, rows: Rows) -> faiss.IndexIVFFlat:
-        """A new index over the same lists: (n, dim) vectors, each in the list of its row here.
+        """A new index over the same lists: `embeddings` (n, dim), each in the list of its row here.
 
-        Where the row is -1, the nearest list is looked for.
+        `rows` (n,): the vector's row in this index; where it is -1, the nearest list is looked for.
         """
         old, dim = self._index, self.dim
         assert isinstance(old, faiss.IndexIVFFlat), "a flat index has no lists. This is a bug."
+        # A quantizer of its own: the new index must not borrow memory of one that may be closed.
         quantizer = faiss.IndexFlatIP(dim)
         quantizer.add(faiss.downcast_index(old.quantizer).reconstruct_n(0, old.nlist))
         new = faiss.IndexIVFFlat(quantizer, dim, old.nlist, faiss.METRIC_INNER_PRODUCT)
@@ -195,13 +204,17 @@ class DenseIndex:
         lists = places[rows] >> 32  # a place is the list's number, then where in it
         if len(fresh := np.flatnonzero(rows < 0)):
             lists[fresh] = quantizer.search(embeddings[fresh], 1)[1][:, 0]
+        # Not `add`, which would look for the nearest list of every vector once more.
         new.add_core(len(rows), faiss.swig_ptr(embeddings), None, faiss.swig_ptr(lists))
         return new
 
     def search(
         self, query_embedding: Float32Array, k: int, *, among: Selection | None = None
     ) -> tuple[Float32Array, Rows]:
-        """Cosines and rows of the best `k`, best first; fewer where the lists hold fewer."""
+        """Cosines and rows of the best `k`, best first; fewer where the probed lists hold fewer.
+
+        `query_embedding` (dim,) of unit L2 norm; `among` None searches all rows.
+        """
         if among is None:
             scores, rows = self._searched.search(query_embedding[None, :], min(k, len(self)))
         elif among.is_few:
@@ -230,7 +243,7 @@ class DenseIndex:
         return faiss.SearchParametersIVF(sel=sel, nprobe=nprobe)  # type: ignore[call-arg]
 
     def scores_of(self, query_embedding: Float32Array, rows: Rows) -> Float32Array:
-        """Exact cosines of the given rows."""
+        """(len(rows),): exact cosines."""
         cosines: Float32Array = self.vectors(rows) @ query_embedding
         return cosines
 
@@ -243,7 +256,7 @@ class DenseIndex:
 
 
 class _GpuCopy:
-    """FAISS's GPU resources serve one thread at a time."""
+    """A copy of an index on the first GPU; FAISS's GPU resources serve one thread at a time."""
 
     def __init__(self, index: faiss.Index) -> None:
         if not hasattr(faiss, "index_cpu_to_gpu") or faiss.get_num_gpus() == 0:

@@ -1,4 +1,4 @@
-"""Files that processes share: held by one at a time, replaced as a whole, safe from a crash."""
+"""Lock files, and files that are replaced atomically and survive a crash."""
 
 import fcntl
 import os
@@ -34,6 +34,7 @@ def replace_whole(path: Path, content: bytes) -> None:
     draft = path.with_name(f"{path.name}.tmp")
     try:
         draft.write_bytes(content)
+        # In this order: else a crash may leave the new name with nothing in it.
         sync(draft)
         os.replace(draft, path)
         sync(path.parent)

@@ -1,6 +1,7 @@
-"""The documents of a generation by row, and their fields by value: what views are answered from.
+"""The documents of a generation and their metadata by value, from which a filter finds its rows.
 
-Written at build time into DIR/documents.msgpack. `filters` holds the rule for one document.
+Written at build time into <generation>/documents.msgpack. `filters` has the same rule for one
+document; tests hold the two together.
 """
 
 import bisect
@@ -19,11 +20,11 @@ DOCUMENTS = "documents.msgpack"
 DIGEST_BYTES = 16
 
 Documents = npt.NDArray[np.int32]
-"""Their numbers."""
+"""Numbers of documents, from 0 in row order."""
 
 
 class Attributes(msgspec.Struct, frozen=True):
-    """Of a document, without its text."""
+    """What filters can look at of a document."""
 
     doc_id: str
     metadata: dict[str, object] = {}
@@ -49,6 +50,7 @@ class Column(msgspec.Struct, frozen=True):
         found = [self._texts(*self._equal_texts(text)) for text in values.texts]
         ordered = _floats(self.numbers)
         for number in values.numbers:
+            # From the number to the next float: its own span, in one search.
             first, end = np.searchsorted(ordered, [number, np.nextafter(number, np.inf)])
             found.append(self._numbers(int(first), int(end)))
         by_truth = (self.false_documents, self.true_documents)
@@ -96,19 +98,13 @@ class DocumentTable(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def first_rows(self) -> Rows:
-        """(documents + 1,)"""
+        """(documents + 1,): the first row of each document, and the number of rows."""
         return np.frombuffer(self.starts, dtype=np.int64)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
         """doc_id → document number"""
         return {doc_id: number for number, doc_id in enumerate(self.doc_ids)}
-
-    def rows_of(self, doc_id: str) -> Rows:
-        """Rows of the document's passages in order; none where it is not in the index."""
-        if (number := self.numbers.get(doc_id)) is None:
-            return np.empty(0, dtype=np.int64)
-        return np.arange(self.first_rows[number], self.first_rows[number + 1])
 
     def to_rows(self, documents: Mask) -> Mask:
         """A mask over documents as one over rows."""
@@ -120,6 +116,7 @@ class DocumentTable(msgspec.Struct, frozen=True, dict=True):
         if view.tenant is not None:
             seen &= self._having(self.tenants, Values((view.tenant, PUBLIC)))
         if not view.all_groups:
+            # A document without groups is for all of its tenant, and is in no group's list.
             restricted = self._marked(_int32s(self.groups.text_documents))
             seen &= ~restricted | self._having(self.groups, Values(view.groups))
         if view.filters is not None:
@@ -158,7 +155,7 @@ class DocumentTable(msgspec.Struct, frozen=True, dict=True):
 def write_documents(
     documents: Iterable[Attributes], counts: Rows, digests: bytes, directory: Path
 ) -> None:
-    """Documents in row order, with the number of passages of each and their digests in a row."""
+    """Write the table: `counts` (documents,) passages of each, `digests` DIGEST_BYTES of each."""
     doc_ids: list[str] = []
     tenants, groups = _ColumnDraft(), _ColumnDraft()
     fields: dict[str, _ColumnDraft] = {}

@@ -1,7 +1,7 @@
-"""What a caller may see and wants to see: tenant, groups and conditions on metadata.
+"""The documents that a caller may see and asks for: tenant, groups and conditions on metadata.
 
-Pure values and the plain rule over one document; `fields` answers the same for a whole index.
-A field that is missing, nested, too long or of another type meets no condition but `ne`.
+The rule for one document; `fields` applies the same to a whole index. A field that is missing,
+nested, too long or of another type meets no condition but `ne`.
 """
 
 import math
@@ -85,7 +85,7 @@ class Filter(msgspec.Struct, frozen=True, tag="filter"):
 
 
 class View(msgspec.Struct, frozen=True):
-    """What a caller may see and wants to see; hashable."""
+    """What a caller may see (tenant, groups) and asks for (filters); hashable."""
 
     tenant: str | None = None
     """None: all tenants."""
@@ -95,7 +95,7 @@ class View(msgspec.Struct, frozen=True):
     filters: Filter | None = None
 
     def admits(self, tenant: str, acl: Iterable[str], metadata: Mapping[str, object]) -> bool:
-        """Whether a document of these is visible."""
+        """Whether a document with these is visible."""
         return (
             (self.tenant is None or tenant in (self.tenant, PUBLIC))
             and (self.all_groups or not (groups := set(acl)) or not groups.isdisjoint(self.groups))

@@ -1,4 +1,7 @@
-"""Writing generations: one writer, everything beside, then one atomic swap of the pointer."""
+"""Write a new generation beside the one that serves, then swap the pointer to it atomically.
+
+One process writes at a time. A generation on disk never changes, so readers take no lock.
+"""
 
 import os
 import secrets
@@ -24,7 +27,10 @@ BUILDING = ".building-"
 
 
 class _Held(threading.local):
-    """Index directories that this thread has locked: flock would shut out its holder too."""
+    """Index directories that this thread has locked.
+
+    A flock belongs to an open file: the same thread's second one would be refused by its first.
+    """
 
     def __init__(self) -> None:
         self.directories: set[Path] = set()
@@ -35,9 +41,9 @@ _held = _Held()
 
 @contextmanager
 def only_writer(index_dir: Path) -> Iterator[None]:
-    """Raises IndexBusy while another process or thread writes; its death frees the lock.
+    """Hold the writer's lock. Raises IndexBusy while another process or thread has it.
 
-    A thread that has the lock may take it again within.
+    The holder's death frees it; a thread that has the lock may take it again within.
     """
     directory = index_dir.absolute()
     if directory in _held.directories:
@@ -68,6 +74,7 @@ def new_generation(index_dir: Path) -> Iterator[tuple[str, Path]]:
         try:
             building.mkdir()
             yield generation, building
+            # In this order: a name must not reach the disk before what it names.
             _sync_tree(building)
             os.rename(building, index_dir / GENERATIONS / generation)
             sync(index_dir / GENERATIONS)
@@ -83,14 +90,14 @@ def new_generation(index_dir: Path) -> Iterator[tuple[str, Path]]:
 
 
 def point_to(index_dir: Path, generation: str) -> None:
-    """Swap the pointer: a reader, or a crash, sees the old name or the new one."""
+    """Make `generation` the one that serves: a reader, or a crash, sees the old name or the new."""
     replace_whole(index_dir / POINTER, f"{generation}\n".encode("ascii"))
 
 
 def prune(index_dir: Path, keep: set[str]) -> None:
-    """Remove what no one may need: other generations and what killed builds left.
+    """Remove all generations but those of `keep`, and what killed builds left.
 
-    Who has a removed generation open goes on reading it: its files live until unmapped.
+    A process that has a removed one open goes on reading it: its files live until unmapped.
     """
     for entry in (index_dir / GENERATIONS).iterdir():
         if entry.name not in keep:
@@ -112,7 +119,7 @@ def rollback(index_dir: str | Path, generation: str | None = None) -> str:
         target = generation or next((name for name in names if name != current), None)
         if target is None or target not in names:
             raise IndexMissing(f"no generation {target or 'to go back to'} in {index_dir}")
-        open_generation(index_dir, target).close()
+        open_generation(index_dir, target).close()  # raises where it is damaged
         point_to(index_dir, target)
     return target
 

@@ -1,4 +1,4 @@
-"""An index on disk: a pointer file and generations that are never changed once written.
+"""An index on disk: generations that never change once written, and a pointer to the one in use.
 
 DIR/CURRENT                    name of the generation that serves
 DIR/generations/<id>/          manifest.json, dense.faiss, sparse/, passages, documents
@@ -18,10 +18,10 @@ import msgspec
 
 from retrieval.index.dense import DenseIndex, DenseInfo
 from retrieval.index.fields import DocumentTable, read_documents_table
-from retrieval.index.passages import PassageStore
+from retrieval.index.passages import Passages
 from retrieval.index.sparse import SparseIndex, SparseInfo
 from retrieval.index.visibility import Visibility
-from retrieval.types import IndexCorrupt, IndexMismatch, IndexMissing, Rows, TextEmbedder
+from retrieval.types import IndexCorrupt, IndexMismatch, IndexMissing, TextEmbedder
 
 FORMAT_VERSION = 3
 POINTER = "CURRENT"
@@ -35,6 +35,8 @@ _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 
 
 class EmbeddingInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that made the vectors; only its own query vectors may be compared with them."""
+
     model_id: str
     revision: str
     dim: int
@@ -56,6 +58,8 @@ class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """manifest.json: what a generation was made from, and the sha256 of its files."""
+
     format_version: int
     id: str
     created_at: str
@@ -69,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Change of the library that it was built from; 0 where no library was asked."""
     files: dict[str, FileInfo]
     checksum: str = ""
-    """sha256 of this manifest with an empty checksum: the one file that nothing else covers."""
+    """sha256 of this manifest with an empty checksum: no other file covers this one."""
 
     def sealed(self) -> "Manifest":
         return msgspec.structs.replace(self, checksum=self._digest())
@@ -84,13 +88,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(eq=False)
 class Index:
-    """One opened generation. It may be read from any thread."""
+    """One opened generation; may be read from any thread.
+
+    Its parts have the same rows: vector n, postings of row n and passage n belong together.
+    """
 
     directory: Path
     manifest: Manifest
     dense: DenseIndex
     sparse: SparseIndex
-    store: PassageStore
+    passages: Passages
     documents: DocumentTable
     visibility: Visibility
 
@@ -103,16 +110,12 @@ class Index:
     def hidden(self, doc_ids: Iterable[str]) -> None:
         self.visibility.hide(frozenset(doc_ids))
 
-    def rows_of(self, doc_id: str) -> Rows:
-        """Rows of the document's passages in order; none where it is not in the index."""
-        return self.documents.rows_of(doc_id)
-
     @property
     def generation(self) -> str:
         return self.manifest.id
 
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.passages)
 
     def require(self, embedder: TextEmbedder) -> None:
         """Raises IndexMismatch unless the passages were embedded by this very model."""
@@ -124,8 +127,8 @@ class Index:
             )
 
     def close(self) -> None:
-        """Only once nothing searches it; an index that is merely dropped frees itself."""
-        self.store.close()
+        """Unmap the passages, once nothing searches them; one merely dropped does the same."""
+        self.passages.close()
 
 
 def open_index(
@@ -161,6 +164,7 @@ def open_index(
 def open_generation(
     index_dir: str | Path, generation: str, *, verify: bool = True, device: str = "cpu"
 ) -> Index:
+    """As `open_index`, for a generation that need not be the current one."""
     directory = Path(index_dir) / GENERATIONS / generation
     manifest = read_manifest(index_dir, generation)
     check_files(directory, manifest, hashes=verify)
@@ -170,11 +174,11 @@ def open_generation(
         manifest=manifest,
         dense=DenseIndex.load(directory / DENSE, device=device),
         sparse=SparseIndex.load(directory / SPARSE, manifest.sparse),
-        store=PassageStore.load(directory),
+        passages=Passages.load(directory),
         documents=documents,
         visibility=Visibility(documents),
     )
-    sizes = {len(index.dense), len(index.sparse), len(index.store), manifest.counts.passages}
+    sizes = {len(index.dense), len(index.sparse), len(index.passages), manifest.counts.passages}
     if len(sizes) > 1 or index.dense.dim != manifest.embedding.dim:
         raise IndexCorrupt(f"the parts of {directory} do not belong together; {REBUILD}")
     return index
@@ -210,9 +214,11 @@ def list_generations(index_dir: str | Path) -> list[Manifest]:
 
 
 def read_manifest(index_dir: str | Path, generation: str) -> Manifest:
+    """Raises IndexCorrupt, or IndexMismatch for another format."""
     path = Path(index_dir) / GENERATIONS / generation / MANIFEST
     try:
         raw = path.read_bytes()
+        # The version first: a manifest of another format has other fields, which is no damage.
         version = msgspec.json.decode(raw, type=_Versioned).format_version
         if version != FORMAT_VERSION:
             raise IndexMismatch(

@@ -1,4 +1,4 @@
-"""Passages on disk: one blob of msgpack records, their offsets, and a hash of each text."""
+"""The passages of a generation on disk: msgpack records, their offsets, and a hash of each text."""
 
 import hashlib
 import mmap
@@ -23,11 +23,12 @@ _decoder = msgspec.msgpack.Decoder(Passage)
 
 
 def content_hash(indexed_text: str) -> bytes:
+    """HASH_BYTES; equal for texts that have the same vector."""
     return hashlib.sha256(indexed_text.encode()).digest()[:HASH_BYTES]
 
 
-def write_store(passages: Iterable[Passage], directory: Path) -> None:
-    """One passage after the other; no text is kept."""
+def write_passages(passages: Iterable[Passage], directory: Path) -> None:
+    """Write the passages as rows 0 to n - 1; none is kept in memory."""
     lengths: list[int] = []
     hashes = bytearray()
     with (directory / RECORDS).open("wb") as blob:
@@ -38,8 +39,11 @@ def write_store(passages: Iterable[Passage], directory: Path) -> None:
     _write_tables(directory, np.array(lengths, dtype=np.int64), table)
 
 
-def gather_store(parts: Sequence[Path], rows: Rows, directory: Path) -> None:
-    """Write row rows[n] of all the parts one after the other as row n, records as they are."""
+def gather_passages(parts: Sequence[Path], rows: Rows, directory: Path) -> None:
+    """Write as row n the row rows[n] of `parts`, whose rows count on from one to the next.
+
+    Records are copied as bytes, runs of neighbours at once: nothing is decoded.
+    """
     tables = [_read_tables(part) for part in parts]
     sizes = [len(hashes) for _, hashes in tables]
     firsts = np.cumsum([0, *sizes])
@@ -54,7 +58,10 @@ def gather_store(parts: Sequence[Path], rows: Rows, directory: Path) -> None:
 
 
 def _runs(rows: Rows, firsts: Rows) -> list[tuple[int, int]]:
-    """[first, end) of rows that follow each other within one part."""
+    """[first, end) of each run of rows that follow each other within one part.
+
+    `firsts` (parts + 1,): the first row of each part.
+    """
     parts = np.searchsorted(firsts, rows, side="right")
     breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(parts) != 0)) + 1
     begins = np.concatenate(([0], breaks))
@@ -82,8 +89,8 @@ def _write_tables(
     np.save(directory / HASHES, hashes, allow_pickle=False)
 
 
-class PassageStore:
-    """`store[row]` reads one passage; nothing is held in memory but the mapping."""
+class Passages:
+    """`passages[row]` reads one passage; nothing is held in memory but the mapping and offsets."""
 
     def __init__(self, blob: mmap.mmap, offsets: npt.NDArray[np.int64], hashes: Path) -> None:
         self._blob = blob
@@ -91,7 +98,8 @@ class PassageStore:
         self._hashes = hashes
 
     @classmethod
-    def load(cls, directory: Path) -> "PassageStore":
+    def load(cls, directory: Path) -> "Passages":
+        """Raises IndexCorrupt."""
         try:
             offsets = np.load(directory / OFFSETS, allow_pickle=False)
             with (directory / RECORDS).open("rb") as file:

@@ -1,4 +1,4 @@
-"""Rows that a search may return: what both stages need of a view, and nothing of how it came."""
+"""The rows that a search may return, in the forms that FAISS and BM25 take."""
 
 from functools import cached_property
 

@@ -1,13 +1,13 @@
-"""BM25 (bm25s): Lucene's variant over Snowball's stems without stop words, by language.
+"""BM25 search: Lucene's variant over Snowball stems, without the language's stop words.
 
-Weights are computed here from counted terms, byte for byte those of bm25s, whose files they fill.
+Weights are computed here from counted terms, since bm25s could only count all texts anew; they are
+byte for byte its own, in its own files.
 """
 
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +19,8 @@ import Stemmer
 from bm25s import stopwords
 
 from retrieval.index.selection import Selection
-from retrieval.index.terms import TermCounts, count_terms
-from retrieval.types import Float32Array, IndexCorrupt, Rows
-
-Language = Literal[
-    "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
-    "portuguese", "russian", "spanish", "swedish", "turkish",
-]  # fmt: skip
-"""`none` neither stems nor drops a word."""
+from retrieval.index.terms import TermCounts
+from retrieval.types import Float32Array, IndexCorrupt, Language, Rows
 
 STOP_WORDS: dict[Language, frozenset[str]] = {
     "none": frozenset(),
@@ -72,20 +66,17 @@ _stemmers = _Stemmers()
 
 
 def terms(text: str, language: Language = "english") -> list[str]:
-    """The tokens that `bm25s.tokenize` gives, at a tenth of its cost for one short string
-    (7 µs against 71)."""
+    """Stems of the text's words, in order, less stop words: the tokens of `bm25s.tokenize`.
+
+    At a tenth of its cost for one short string (7 µs against 71).
+    """
     stop_words = STOP_WORDS[language]
     words = [word for word in _words(text.lower()) if word not in stop_words]
     return _stemmers.stem(words, language)
 
 
-def build_sparse(texts: Iterable[str], directory: Path, info: SparseInfo) -> None:
-    """Index the texts, in row order, into `directory`."""
-    write_sparse(count_terms(texts, partial(terms, language=info.language)), directory, info)
-
-
 def write_sparse(counted: TermCounts, directory: Path, info: SparseInfo) -> None:
-    """Index counted terms into `directory`, and keep the counts there."""
+    """Index counted terms into `directory`, and keep the counts there for the next build."""
     counted.save(directory)
     vocabulary = {term: number for number, term in enumerate(counted.vocabulary)}
     vocabulary[""] = len(vocabulary)  # keeps the vocabulary non-empty; no query has this term
@@ -97,7 +88,10 @@ def write_sparse(counted: TermCounts, directory: Path, info: SparseInfo) -> None
 
 
 def _postings(counted: TermCounts, n_terms: int, info: SparseInfo) -> dict[str, Any]:
-    """bm25s's arrays: for each term the rows that have it, ascending, and their weights."""
+    """bm25s's arrays: for each term the rows that have it, ascending, and their weights.
+
+    The weight of term t in row d is idf(t) · tf / (tf + k1 · (1 - b + b · |d| / mean |d|)).
+    """
     n_docs, ids, counts = len(counted), counted.ids, counted.counts
     df = np.bincount(ids, minlength=n_terms)
     idf = _idf(df, n_docs, info)
@@ -186,12 +180,6 @@ class SparseIndex:
         if among is not None:
             scores *= among.mask
         return scores
-
-    def search(self, query: str, k: int) -> tuple[Float32Array, Rows]:
-        """Scores and rows of the best `k` that share a term with the query, best first."""
-        scores = self.scores(query)
-        rows = best_rows(scores, k)
-        return scores[rows], rows
 
 
 def best_rows(scores: Float32Array, k: int) -> Rows:

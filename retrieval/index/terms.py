@@ -1,6 +1,6 @@
-"""How often which term is in which passage: counted once, kept for the next build.
+"""How often each term is in each passage: counted once, and kept on disk for the next build.
 
-From the counts alone `sparse` computes every BM25 weight anew, since each depends on all lengths.
+From the counts `sparse` computes every BM25 weight anew, since each depends on all lengths.
 """
 
 from array import array
@@ -45,6 +45,7 @@ class TermCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def load(cls, directory: Path) -> "TermCounts":
+        """Raises IndexCorrupt."""
         try:
             vocabulary = msgspec.json.decode((directory / VOCABULARY).read_bytes(), type=list[str])
             arrays = [
@@ -57,7 +58,7 @@ class TermCounts(msgspec.Struct, frozen=True):
 
 
 def count_terms(texts: Iterable[str], terms: Callable[[str], list[str]]) -> TermCounts:
-    """Of texts in row order."""
+    """Count the terms of texts in row order."""
     numbers: dict[str, int] = {}
     starts, ids, counts = array("q", [0]), array("i"), array("i")
     for text in texts:
@@ -69,7 +70,7 @@ def count_terms(texts: Iterable[str], terms: Callable[[str], list[str]]) -> Term
 
 
 def gather(parts: Sequence[TermCounts], rows: Rows) -> TermCounts:
-    """Row n is row rows[n] of all the parts one after the other."""
+    """Counts whose row n is row rows[n] of `parts`, whose rows count on from one to the next."""
     vocabulary = sorted(set().union(*(part.vocabulary for part in parts)))
     numbers = {term: number for number, term in enumerate(vocabulary)}
     ids: list[Ids] = []
@@ -95,13 +96,14 @@ def _sorted(vocabulary: list[str], starts: Rows, ids: Ids, counts: Ids) -> TermC
     renumbered[order] = np.arange(len(order), dtype=np.int32)
     ids = renumbered[ids]
     rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    by_row_and_id = np.argsort((rows << 32) | ids)
+    by_row_and_id = np.argsort((rows << 32) | ids)  # one sort by two keys
     return TermCounts(
         [vocabulary[n] for n in order], starts, ids[by_row_and_id], counts[by_row_and_id]
     )
 
 
 def _without_unused(vocabulary: list[str], starts: Rows, ids: Ids, counts: Ids) -> TermCounts:
+    """Without the terms that only removed rows had, and the ids numbered anew."""
     used = np.bincount(ids, minlength=len(vocabulary)) > 0
     renumbered = (np.cumsum(used) - 1).astype(np.int32)
     kept = [term for term, is_used in zip(vocabulary, used.tolist(), strict=True) if is_used]

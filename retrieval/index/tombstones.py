@@ -1,4 +1,4 @@
-"""Documents deleted since a generation was built: hidden at once, in every process.
+"""Documents deleted since a generation was built: hidden at once, in every process that serves.
 
 DIR/tombstones.json is replaced as a whole, so a reader or a crash sees the old or the new one.
 A tombstone (doc_id, seq) hides the document in generations built from changes before `seq`.
@@ -48,7 +48,7 @@ def forget(index_dir: str | Path, *, oldest: int) -> None:
 
 
 class Tombstones:
-    """The file as it was at the last `refresh`."""
+    """The tombstones as they were at the last `refresh`."""
 
     def __init__(self, index_dir: str | Path) -> None:
         self._path = Path(index_dir) / FILE

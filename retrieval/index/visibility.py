@@ -1,4 +1,4 @@
-"""Which rows a view sees of one generation, less the documents that are hidden; kept by view."""
+"""Which rows of one generation a caller's view may search, less deleted documents; cached."""
 
 import threading
 from collections import OrderedDict
@@ -15,7 +15,7 @@ MOST_VIEWS = 64
 
 
 class Visibility:
-    """May be asked from any thread."""
+    """The selection of rows for each view; may be asked from any thread."""
 
     def __init__(self, table: DocumentTable) -> None:
         self._table = table
@@ -44,6 +44,7 @@ class Visibility:
             if key in state.selections:
                 state.selections.move_to_end(key)
                 return state.selections[key]
+        # Outside the lock: two threads may make the same one, none waits for another's.
         selection = self._select(view, state.shown)
         with self._lock:
             state.selections[key] = selection
@@ -68,7 +69,10 @@ class Visibility:
 
 
 class _State:
-    """Replaced as a whole, so that no selection outlives what it was made from."""
+    """What is hidden and the selections made with it, replaced together.
+
+    A selection made meanwhile lands in the state it was made from, and is gone with it.
+    """
 
     def __init__(self, hidden: frozenset[str], shown: Mask | None) -> None:
         self.hidden = hidden

@@ -1,4 +1,4 @@
-"""Characters that no text of ours holds: where each is refused, and what stands in its place."""
+"""Control characters: patterns that find them, functions that replace or refuse them."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Whether two stems are one word, or opposites by their form."""
+"""Compare two stems: alike by root, synonym or typing error, or opposites by their prefix."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ _MIN_NAME_TYPO = 6
 
 
 def are_opposite(x: str, y: str) -> bool:
-    """By form: safe and unsafe, include and exclude, hypo- and hyperthyroidism."""
+    """Whether prefixes make them opposites: unsafe and safe, hypo- and hyperthyroidism."""
     of_x, of_y = _splits(x), _splits(y)
     if not (of_x or of_y):
         return False
@@ -28,7 +28,7 @@ def are_opposite(x: str, y: str) -> bool:
 
 
 def are_alike(x: str, y: str) -> bool:
-    """Known to be equal, of one root, or a slip of the finger apart."""
+    """Whether they are synonyms, of one root, or a typing error apart."""
     groups = synonyms()
     if x in groups and y in groups and not groups[x].isdisjoint(groups[y]):
         return True

@@ -1,7 +1,9 @@
-"""Numbers, times, ordinals and ids in one canonical form, written in digits or in words."""
+"""Numbers, times, ordinals and ids of a text in one canonical form, from digits or from words."""
 
 import re
 from collections.abc import Iterator, Sequence
+
+from retrieval.language.data import load_groups
 
 Piece = tuple[str, str, bool]
 """("word" | "number", casefolded text, whether it must count as content)."""
@@ -19,50 +21,25 @@ _SEPARATORS = re.compile(r"[-/:_,'+]+")
 _UNITS = frozenset(
     "kg g mg lb lbs oz km m cm mm ft in mi kb mb gb tb h hr hrs s ms l ml w kw v".split()
 )
-_ONES = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen".split()
-    )
-}
-_TENS = dict(
-    zip(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(),
-        range(20, 100, 10),
-        strict=True,
-    )
-)
-_SCALES = {
-    "hundred": 100,
-    "thousand": 1000,
-    "million": 10**6,
-    "billion": 10**9,
-    "lakh": 10**5,
-    "crore": 10**7,
-}
-_ORDINALS = {
-    word: str(value)
-    for value, word in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(),
-        1,
-    )
-}
-_SPELT = {**_ORDINALS, "half": "0.5", "twice": "2", "dozen": "12"}
+_NUMBERS = {word: int(value) for value, word in load_groups("numbers")}
+_SCALES = {word: value for word, value in _NUMBERS.items() if value >= 100}
+_SPELT = {word: value for value, word in load_groups("ordinals")}
+NUMBER_WORDS = frozenset({*_NUMBERS, *_SPELT})
+"""All words that stand for a number or for part of one."""
 _ROMAN = {
     word: str(value)
     for value, word in enumerate("ii iii iv v vi vii viii ix x xi xii xiii xiv xv".split(), 2)
     if len(word) > 1
 }
-_NUMBER_WORDS = {*_ONES, *_TENS, *_SCALES, *_SPELT}
 _NOT_ORDINAL_AFTER = frozenset("a per every each one".split())
 
 
 def is_roman(chunk: str) -> bool:
+    """Whether a word is a Roman numeral from II to XV; I, V and X alone are letters."""
     return chunk.isupper() and chunk.casefold() in _ROMAN
 
 
-def roman(chunk: str) -> Piece:
+def read_roman(chunk: str) -> Piece:
     return ("number", _ROMAN[chunk.casefold()], True)
 
 
@@ -98,7 +75,7 @@ def merge_spelled(pieces: Sequence[Piece]) -> Iterator[Piece]:
     at = 0
     while at < len(pieces):
         kind, text, _ = pieces[at]
-        if kind == "word" and text not in _NUMBER_WORDS:
+        if kind == "word" and text not in NUMBER_WORDS:
             yield pieces[at]
             at += 1
             continue
@@ -136,7 +113,7 @@ def _spelled_length(pieces: Sequence[Piece], at: int) -> int:
     while end < len(pieces) and pieces[end][0] == "word":
         word = pieces[end][1]
         joins = word == "and" and end > at and pieces[end - 1][1] in _SCALES
-        if not (joins or word in _ONES or word in _TENS or word in _SCALES):
+        if not (joins or word in _NUMBERS):
             break
         end += 1
     while end > at and pieces[end - 1][1] == "and":
@@ -154,7 +131,7 @@ def _value(words: Sequence[str]) -> int:
             if _SCALES[word] > 100:
                 total, current = total + current, 0
         elif word != "and":
-            current += _ONES.get(word, _TENS.get(word, 0))
+            current += _NUMBERS[word]
     return total + current
 
 

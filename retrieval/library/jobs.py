@@ -1,7 +1,7 @@
-"""Jobs: what was handed in at once, what became of each document, and which generation has it.
+"""Jobs: the documents of one request, what became of each, and which generation holds them.
 
 A job is open from the transaction that takes its documents until a generation holds them all. It
-lies in the library, so it outlives every process. Files wait there as well until they are read.
+lies in the library, so it outlives every process.
 """
 
 import secrets
@@ -14,21 +14,14 @@ import msgspec
 
 from retrieval.index.filters import View
 from retrieval.index.tombstones import bury
+from retrieval.library.files import File, Waiting, put_files, waiting_bytes
 from retrieval.library.library import DocumentTaken, Library
-from retrieval.library.records import (
-    DocumentRecord,
-    as_json,
-    find,
-    may_change,
-    next_seq,
-    owner_of,
-    put,
-)
+from retrieval.library.records import find, is_narrowed, may_change, next_seq, owner_of, put
 from retrieval.types import Document, QueueFull
 
 KEEP_S = 24 * 3600.0
 KEEP_MOST = 10_000
-"""Finished jobs."""
+"""Of finished jobs."""
 OPEN_MOST = 1_000
 WAITING_BYTES = 1 << 30
 """Of all files that wait to be read."""
@@ -37,6 +30,8 @@ State = Literal["queued", "running", "done", "failed"]
 
 
 class JobDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one document."""
+
     doc_id: str
     """A file's name, where nothing could be read of it."""
     status: Literal["added", "updated", "unchanged", "deleted", "failed"]
@@ -44,6 +39,8 @@ class JobDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to add documents, as it is kept in the library."""
+
     id: str
     tenant: str
     key_id: str
@@ -62,24 +59,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not done, or not yet."""
     seq: int = 0
     """The change number from which on a generation holds all of it."""
-
-
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as it was handed in; `name` becomes its document's id."""
-
-    name: str
-    content: bytes
-    metadata: dict[str, object] = {}
-    acl: tuple[str, ...] = ()
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """A file that waits to be read."""
-
-    id: int
-    job_id: str
-    tenant: str
-    file: File
 
 
 _decoder = msgspec.json.Decoder(Job)
@@ -111,17 +90,10 @@ def submit(
         _require_room(db)
         _forget_old(db)
         for doc_id in [document.doc_id for document in documents] + [file.name for file in files]:
-            _require_own(find(db, doc_id), view)
+            if not may_change(view, find(db, doc_id)):
+                raise DocumentTaken("an id of these documents is taken")
         job = _put_all(library, db, job, documents)
-        db.executemany(
-            "INSERT INTO files (job_id, tenant, name, metadata, acl, content)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (job.id, job.tenant, file.name, as_json(file.metadata), as_json(list(file.acl)),
-                 file.content)
-                for file in files
-            ],
-        )  # fmt: skip
+        put_files(db, job.id, job.tenant, files)
         built = db.execute("SELECT built FROM clock").fetchone()[0]
         if not files and job.seq <= built:
             job = _finished(job, generation)
@@ -144,35 +116,17 @@ def open_jobs(library: Library) -> list[Job]:
     return [_decoder.decode(record) for (record,) in rows]
 
 
-def has_files(library: Library) -> bool:
-    with library.look() as db:
-        return db.execute("SELECT 1 FROM files LIMIT 1").fetchone() is not None
-
-
-def next_file(library: Library) -> Waiting | None:
-    with library.look() as db:
-        row = db.execute(
-            "SELECT id, job_id, tenant, name, content, metadata, acl FROM files ORDER BY id LIMIT 1"
-        ).fetchone()
-    if row is None:
-        return None
-    file = File(
-        name=row[3],
-        content=row[4],
-        metadata=msgspec.json.decode(row[5]),
-        acl=msgspec.json.decode(row[6], type=tuple[str, ...]),
-    )
-    return Waiting(row[0], row[1], row[2], file)
-
-
-def file_read(
+def replace_file(
     library: Library, waiting: Waiting, documents: Sequence[Document], reasons: Iterable[str]
 ) -> None:
-    """Take what a file held in its place; nothing where it was deleted meanwhile."""
+    """Put the documents of a file in its place; none where it was deleted meanwhile.
+
+    `reasons` say what of the file could not be read.
+    """
     with library.change() as db:
         is_there = db.execute("DELETE FROM files WHERE id = ?", (waiting.id,)).rowcount
         job = _open_job(db, waiting.job_id)
-        if job is None:
+        if job is None:  # its file was deleted, and the job ended without it
             return
         if not is_there:
             documents, reasons = [], ["deleted before it was read"]
@@ -181,7 +135,7 @@ def file_read(
             for reason in reasons
         ]
         view = View(tenant=waiting.tenant)
-        own = [one for one in documents if _is_own(find(db, one.doc_id), view)]
+        own = [one for one in documents if may_change(view, find(db, one.doc_id))]
         failed += [
             JobDocument(doc_id=one.doc_id, status="failed", reason="the id is taken")
             for one in documents
@@ -192,14 +146,14 @@ def file_read(
 
 
 def begin(library: Library, seq: int) -> None:
-    """Jobs up to a change number are being built."""
+    """Note in the jobs up to a change number that they are being built."""
     with library.change() as db:
         for job in _jobs_upto(db, seq):
             _store(db, msgspec.structs.replace(job, state="running", stage="build"))
 
 
 def finish(library: Library, generation: str | None) -> list[Job]:
-    """End the jobs that have been built in whole; returns them."""
+    """End the jobs that have been built in whole, by the generation that holds them."""
     with library.change() as db:
         built = db.execute("SELECT built FROM clock").fetchone()[0]
         ended = [_finished(job, generation) for job in _jobs_upto(db, built)]
@@ -209,7 +163,7 @@ def finish(library: Library, generation: str | None) -> list[Job]:
 
 
 def note_trouble(library: Library, reason: str) -> None:
-    """Say in every open job why it has to wait; it is tried again."""
+    """Note in every open job why it has to wait; its build is tried again."""
     with library.change() as db:
         for (record,) in db.execute("SELECT record FROM jobs WHERE is_open").fetchall():
             job = msgspec.structs.replace(_decoder.decode(record), error=reason, stage="wait")
@@ -219,16 +173,18 @@ def note_trouble(library: Library, reason: str) -> None:
 def _put_all(
     library: Library, db: sqlite3.Connection, job: Job, documents: Sequence[Document]
 ) -> Job:
-    """The job with the documents in the library and their outcomes told."""
+    """Write the documents to the library; returns the job with what became of each."""
     outcomes, seq = [], next_seq(db)
-    narrowed = [one.doc_id for one in documents if _is_narrowed(find(db, one.doc_id), one)]
-    if narrowed:  # who may not see it any more shall not see what serves until it is replaced
+    narrowed = [one.doc_id for one in documents if is_narrowed(find(db, one.doc_id), one)]
+    # Who may not see it any more would, in the generation that serves, until the next is built.
+    if narrowed:
         bury(library.index_dir, narrowed, seq)
     for document in documents:
         status = put(db, document, "api", seq)
         outcomes.append(JobDocument(doc_id=document.doc_id, status=status))
     if any(outcome.status != "unchanged" for outcome in outcomes):
         db.execute("UPDATE clock SET seq = ?", (seq,))
+    # An unchanged document may have come with a change that is not built yet: wait for that one.
     kept = [find(db, outcome.doc_id) for outcome in outcomes]
     needed = max((one.seq for one in kept if one is not None), default=0)
     return msgspec.structs.replace(
@@ -241,8 +197,7 @@ def _put_all(
 
 def _require_room(db: sqlite3.Connection) -> None:
     n_open = db.execute("SELECT COUNT(*) FROM jobs WHERE is_open").fetchone()[0]
-    waiting = db.execute("SELECT COALESCE(SUM(LENGTH(content)), 0) FROM files").fetchone()[0]
-    if n_open >= OPEN_MOST or waiting >= WAITING_BYTES:
+    if n_open >= OPEN_MOST or waiting_bytes(db) >= WAITING_BYTES:
         raise QueueFull("too much waits to be indexed; try again later")
 
 
@@ -253,22 +208,6 @@ def _forget_old(db: sqlite3.Connection) -> None:
         " ORDER BY created_at DESC LIMIT -1 OFFSET ?)",
         (KEEP_MOST,),
     )
-
-
-def _require_own(kept: DocumentRecord | None, view: View) -> None:
-    if not _is_own(kept, view):
-        raise DocumentTaken("an id of these documents is taken")
-
-
-def _is_own(kept: DocumentRecord | None, view: View) -> bool:
-    return kept is None or may_change(view, kept)
-
-
-def _is_narrowed(kept: DocumentRecord | None, document: Document) -> bool:
-    """Whether someone who may see what is kept may not see what comes."""
-    if kept is None or not document.acl:
-        return False
-    return not kept.acl or not set(kept.acl) <= set(document.acl)
 
 
 def _open_job(db: sqlite3.Connection, id: str) -> Job | None:

@@ -1,9 +1,9 @@
-"""What is to be searched: every document with its text, in SQLite beside the generations.
+"""The documents of record: every document with its text, in SQLite beside the index.
 
-DIR/library.sqlite is the truth, a generation is made from it (`publishing`). A change is on disk
-when its call returns, and carries the next change number, `seq`; a generation holds everything up
-to the number in its manifest. Jobs and files that wait to be read: `jobs`. Any number of processes
-may call; who may see a document is decided here as in the retrievers.
+DIR/library.sqlite decides what there is; `publishing` builds generations from it. A change is on
+disk when its call returns, and has the next change number, `seq`; a generation holds everything up
+to the number in its manifest. Any number of processes may write. A view sees the same documents
+here as in search. `jobs` and `files` keep their rows in the same file.
 """
 
 import sqlite3
@@ -21,23 +21,27 @@ from retrieval.library.records import (
     connect,
     document_of,
     find,
-    kept_of,
     mapped,
     may_change,
     next_seq,
     owner_of,
     put,
+    record_of,
     sees,
 )
 from retrieval.types import Document, RetrievalError
 
 
 class DocumentTaken(RetrievalError):
-    """The id belongs to someone else, who stays unnamed."""
+    """The id is another tenant's; the message does not say whose."""
 
 
 class Library:
-    """Raises IndexUnwritable where the disk or a lock does not let it work, as all calls do."""
+    """The library of one index directory, from any thread; close it at the end.
+
+    Every call raises IndexUnwritable where the disk or another process's lock keeps it from
+    working, IndexCorrupt for a damaged file.
+    """
 
     def __init__(self, index_dir: str | Path) -> None:
         self.index_dir = Path(index_dir)
@@ -65,6 +69,7 @@ class Library:
 
     @contextmanager
     def look(self) -> Iterator[sqlite3.Connection]:
+        """Read outside a transaction: each statement sees the last commit."""
         with self._lock, mapped(self.index_dir):
             yield self._db
 
@@ -81,7 +86,8 @@ class Library:
     def snapshot(self) -> tuple[int, list[Document]]:
         """(change number, every document as of it), in the order in which they came."""
         with mapped(self.index_dir), closing(connect(self.index_dir)) as db:
-            db.execute("BEGIN")  # one state of the file; who writes meanwhile is not kept waiting
+            # One state of the file, on a connection of its own: who writes meanwhile need not wait.
+            db.execute("BEGIN")
             seq = db.execute("SELECT seq FROM clock").fetchone()[0]
             rows = db.execute(
                 "SELECT doc_id, title, text, metadata, tenant, acl FROM documents ORDER BY rowid"
@@ -127,7 +133,7 @@ class Library:
                 kept = None
             if kept is None and waiting is None:
                 return False
-            if kept is not None and not may_change(view, kept):
+            if not may_change(view, kept):
                 raise DocumentTaken("the document belongs to all tenants")
             seq = next_seq(db)
             db.execute("UPDATE clock SET seq = ?", (seq,))
@@ -147,7 +153,7 @@ class Library:
             ).fetchone()
         if row is None:
             return None
-        kept = kept_of(row[:-1])
+        kept = record_of(row[:-1])
         return (kept, row[-1]) if sees(view, kept) else None
 
     def documents(
@@ -174,4 +180,4 @@ class Library:
             "limit": limit,
         }
         with self.look() as db:
-            return [kept_of(row) for row in db.execute(query, values)]
+            return [record_of(row) for row in db.execute(query, values)]

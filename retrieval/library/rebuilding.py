@@ -1,7 +1,6 @@
-"""A generation made anew from the library, looked at beside the one that serves, then swapped in.
+"""Rebuild the index with another embedding model, and compare the two before the new one serves.
 
-For another embedding model: nothing of the old generation is taken over, and nothing is served of
-the new one before it has been compared.
+Nothing of the old generation is reused: its vectors are another model's.
 """
 
 import asyncio
@@ -13,21 +12,28 @@ from pathlib import Path
 import msgspec
 
 from retrieval.build.build import BuildReport, build_documents
+from retrieval.build.fresh import sample_queries
 from retrieval.index.disk import sync
 from retrieval.index.generations import only_writer, point_to, prune
 from retrieval.index.index import GENERATIONS, Index, open_generation, open_index
-from retrieval.index.sparse import Language
 from retrieval.library.library import Library
 from retrieval.library.publishing import only_publisher, serving
 from retrieval.library.records import mapped
 from retrieval.library.uploads import read_waiting
 from retrieval.search.retriever import Retriever
-from retrieval.types import NoDocuments, Progress, RetrievalError, TextEmbedder
+from retrieval.types import (
+    Language,
+    NoDocuments,
+    Progress,
+    RetrievalError,
+    TextEmbedder,
+    ignore_progress,
+)
 
 BESIDE = ".rebuild"
 TOP = 10
+"""Hits that are compared for each question."""
 SAMPLE = 100
-SAMPLE_WORDS = 12
 
 
 class Overlap(msgspec.Struct, frozen=True):
@@ -46,12 +52,12 @@ def rebuild(
     *,
     language: Language,
     compare: Callable[[Index | None, Index], object],
-    on_progress: Progress | None = None,
+    on_progress: Progress = ignore_progress,
 ) -> BuildReport:
     """Build from all of the library, call `compare(old, new)`, swap. Changes meanwhile wait.
 
-    What `compare` raises keeps the old one; `old` is None where there is none that opens. Raises
-    NoDocuments, IndexBusy, IndexUnwritable.
+    `old` is None where there is none that opens. Whatever `compare` raises keeps the old one and is
+    raised here. Raises NoDocuments, IndexBusy, IndexUnwritable.
     """
     index_dir = library.index_dir
     beside = index_dir / BESIDE
@@ -80,15 +86,13 @@ def rebuild(
 
 
 def overlap(old: Retriever, new: Retriever, questions: Sequence[str]) -> Overlap:
-    """Ask both the same questions; blocking."""
+    """Ask both the same questions and compare the first TOP hits; blocking."""
     return asyncio.run(_overlap(old, new, questions))
 
 
 def sample_questions(index: Index) -> list[str]:
-    """Beginnings of passages from all over the corpus."""
-    step = max(1, len(index) // SAMPLE)
-    rows = list(range(0, len(index), step))[:SAMPLE]
-    return [" ".join(index.store[row].text.split()[:SAMPLE_WORDS]) for row in rows]
+    """Questions to compare with where there are none of users."""
+    return sample_queries(index.passages.__getitem__, range(len(index)), SAMPLE)
 
 
 async def _overlap(old: Retriever, new: Retriever, questions: Sequence[str]) -> Overlap:
@@ -118,6 +122,7 @@ def _opened(index_dir: Path) -> Index | None:
 def _take_over(index_dir: Path, beside: Path, generation: str) -> None:
     before = serving(index_dir)
     with only_writer(index_dir), mapped(index_dir):
+        # Both below `index_dir`, so on one disk, where a rename is atomic.
         os.rename(beside / GENERATIONS / generation, index_dir / GENERATIONS / generation)
         sync(index_dir / GENERATIONS)
         point_to(index_dir, generation)

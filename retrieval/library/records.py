@@ -1,7 +1,7 @@
-"""The library's file: its tables, its rows, and what SQLite's errors mean to us.
+"""The library's SQLite file: its tables, its rows as structs, and its errors as ours.
 
-`library` and `jobs` say what is done with them; here is how it lies on disk. All functions work
-inside the transaction of their caller.
+`library` and `jobs` decide what is written; functions that take a connection work inside the
+transaction of their caller.
 """
 
 import hashlib
@@ -40,13 +40,14 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 FACTS = "doc_id, tenant, title, metadata, acl, chars, origin, updated_at, seq"
+"""The columns of a DocumentRecord, in its order."""
 
 Origin = Literal["paths", "api"]
 Status = Literal["added", "updated", "unchanged"]
 
 
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one document, less its text."""
+    """One document of the library, without its text."""
 
     doc_id: str
     tenant: str
@@ -58,6 +59,7 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
     """Unix seconds."""
     seq: int
+    """Number of the change that wrote it last."""
 
 
 def connect(index_dir: Path) -> sqlite3.Connection:
@@ -69,8 +71,8 @@ def connect(index_dir: Path) -> sqlite3.Connection:
         index_dir / LIBRARY, timeout=BUSY_S, isolation_level=None, check_same_thread=False
     )
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
+        db.execute("PRAGMA synchronous = FULL")  # a change is on disk when its call returns
         _prepare(db)
     except BaseException:
         db.close()
@@ -80,7 +82,7 @@ def connect(index_dir: Path) -> sqlite3.Connection:
 
 @contextmanager
 def mapped(index_dir: Path) -> Iterator[None]:
-    """SQLite's and the system's errors, in our words."""
+    """Turn errors of SQLite and the disk into IndexUnwritable and IndexCorrupt."""
     try:
         yield
     except sqlite3.OperationalError as exc:
@@ -92,17 +94,18 @@ def mapped(index_dir: Path) -> Iterator[None]:
 
 
 def next_seq(db: sqlite3.Connection) -> int:
+    """Number of the next change; it counts once the caller writes it to the clock."""
     seq: int = db.execute("SELECT seq + 1 FROM clock").fetchone()[0]
     return seq
 
 
 def find(db: sqlite3.Connection, doc_id: str) -> DocumentRecord | None:
     row = db.execute(f"SELECT {FACTS} FROM documents WHERE doc_id = ?", (doc_id,)).fetchone()
-    return None if row is None else kept_of(row)
+    return None if row is None else record_of(row)
 
 
 def put(db: sqlite3.Connection, document: Document, origin: Origin, seq: int) -> Status:
-    """Add or replace; a document that is there as it is keeps its number."""
+    """Add or replace a document; one that is there unchanged keeps its change number."""
     digest = digest_of(document)
     before = db.execute(
         "SELECT digest, origin FROM documents WHERE doc_id = ?", (document.doc_id,)
@@ -133,6 +136,7 @@ def put(db: sqlite3.Connection, document: Document, origin: Origin, seq: int) ->
 
 
 def digest_of(document: Document) -> bytes:
+    """sha256 of all that the document holds, whatever the order of its metadata."""
     return hashlib.sha256(msgspec.msgpack.encode(document, order="deterministic")).digest()
 
 
@@ -145,15 +149,23 @@ def sees(view: View, kept: DocumentRecord) -> bool:
     return view.admits(kept.tenant, kept.acl, kept.metadata)
 
 
-def may_change(view: View, kept: DocumentRecord) -> bool:
-    return kept.tenant == owner_of(view) and sees(view, kept)
+def may_change(view: View, kept: DocumentRecord | None) -> bool:
+    """Whether the caller may write to an id: it is free (None), or its own tenant's and visible."""
+    return kept is None or (kept.tenant == owner_of(view) and sees(view, kept))
+
+
+def is_narrowed(kept: DocumentRecord | None, document: Document) -> bool:
+    """Whether someone who may see what is kept may not see what replaces it."""
+    if kept is None or not document.acl:
+        return False
+    return not kept.acl or not set(kept.acl) <= set(document.acl)
 
 
 def _prepare(db: sqlite3.Connection) -> None:
     """Make the tables where there are none. Raises IndexMismatch for those of another version."""
     if _version(db) == 0:
         db.execute("BEGIN IMMEDIATE")
-        if _version(db) == 0:  # else another process was faster
+        if _version(db) == 0:  # else another process made them meanwhile
             for statement in _SCHEMA:
                 db.execute(statement)
         db.execute("COMMIT")
@@ -167,6 +179,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def document_of(row: tuple[str, str, str, str, str, str]) -> Document:
+    """From the columns doc_id, title, text, metadata, tenant, acl."""
     doc_id, title, text, metadata, tenant, acl = row
     return Document(
         doc_id=doc_id,
@@ -178,7 +191,8 @@ def document_of(row: tuple[str, str, str, str, str, str]) -> Document:
     )
 
 
-def kept_of(row: tuple[object, ...]) -> DocumentRecord:
+def record_of(row: tuple[object, ...]) -> DocumentRecord:
+    """From the columns FACTS."""
     facts = dict(zip(DocumentRecord.__struct_fields__, row, strict=True))
     facts["metadata"] = msgspec.json.decode(str(facts["metadata"]))
     facts["acl"] = msgspec.json.decode(str(facts["acl"]), type=tuple[str, ...])

@@ -1,7 +1,7 @@
-"""Files that were handed in → documents, by the same readers as files on disk.
+"""Read uploaded files into documents, with the same readers as files on disk.
 
-A file is read under a name of ours in a folder of its own, so no name of a stranger ever touches
-the disk; its own name becomes the document's id.
+A file is read under a fixed name in a folder of its own, so that no name that a client chose
+reaches the disk; the client's name becomes the document's id.
 """
 
 import tempfile
@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from retrieval.language.characters import UNPRINTABLE
-from retrieval.library.jobs import Waiting, file_read, find_job, next_file
+from retrieval.library.files import Waiting, next_file
+from retrieval.library.jobs import find_job, replace_file
 from retrieval.library.library import Library
 from retrieval.reading.documents import MOST_REASONS, Skipped, read_documents
-from retrieval.reading.formats import CORPORA, SUFFIXES
+from retrieval.reading.formats import CORPORA, SUFFIXES, why_unsupported
 from retrieval.types import Document
 
 MOST_DOCUMENTS = 10_000
@@ -27,10 +28,12 @@ LONGEST_ID = 512
 _STEM = "upload"
 
 
-def suffix_of(name: str) -> str | None:
-    """The suffix by which a file is read; None for one that is not."""
+def suffix_of(name: str) -> str:
+    """The suffix by which a file is read. Raises ValueError, saying which can be, for another."""
     found = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
-    return max(found, key=len) if found else None
+    if not found:
+        raise ValueError(why_unsupported(name))
+    return max(found, key=len)
 
 
 def read_waiting(library: Library, on_file: Callable[[], object]) -> None:
@@ -39,14 +42,15 @@ def read_waiting(library: Library, on_file: Callable[[], object]) -> None:
         on_file()
         job = find_job(library, waiting.job_id)
         documents, reasons = _read(waiting, MOST_DOCUMENTS - len(job.documents if job else ()))
-        file_read(library, waiting, documents, reasons)
+        replace_file(library, waiting, documents, reasons)
 
 
 def _read(waiting: Waiting, room: int) -> tuple[list[Document], list[str]]:
     """What the file holds and what of it cannot be read; nothing of one that holds too much."""
-    suffix = suffix_of(waiting.file.name)
-    if suffix is None:
-        return [], [f"not one of {', '.join(SUFFIXES)}"]
+    try:
+        suffix = suffix_of(waiting.file.name)
+    except ValueError as exc:
+        return [], [str(exc)]
     documents: list[Document] = []
     reasons: list[str] = []
     chars = 0

@@ -1,4 +1,7 @@
-"""A cross-encoder reads two texts together; three rooms have one, each behind its owner thread."""
+"""Load a cross-encoder, a model that scores two texts read together, and run it once.
+
+The reranker and the verifiers of the cache and of citations have one each, on a thread of its own.
+"""
 
 from collections.abc import Callable
 from functools import partial

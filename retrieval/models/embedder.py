@@ -1,6 +1,6 @@
-"""An embedding model behind one owner thread: queries one by one, passages in bulk.
+"""An embedding model on a thread of its own: queries as they come, passages in bulk.
 
-What computes is an encoder: sentence-transformers on torch, or the same model in ONNX Runtime.
+The encoder that computes is sentence-transformers on torch, or the same model in ONNX Runtime.
 """
 
 import hashlib
@@ -41,13 +41,21 @@ PASSAGE_NAMES = ("document", "passage", "corpus")
 
 
 class Encoder(Protocol):
+    """What computes the vectors: TorchEncoder or OnnxEncoder. Not thread-safe."""
+
     dim: int
     max_tokens: int
     prompts: dict[str, str]
     tokenizer: Tokenizer
+    """Neither cuts nor pads."""
 
-    def encode(self, texts: Sequence[str], prompt: str) -> Float32Array: ...
-    def use_threads(self, threads: int) -> None: ...
+    def encode(self, texts: Sequence[str], prompt: str) -> Float32Array:
+        """(n, dim), L2-normalised, of each text behind the prompt."""
+        ...
+
+    def use_threads(self, threads: int) -> None:
+        """Bound what one forward pass may use."""
+        ...
 
 
 class Embedder:
@@ -92,7 +100,7 @@ class Embedder:
     def _encode_sorted(
         self, texts: Sequence[str], prompt: str, progress: Callable[[int, int], None] | None
     ) -> Float32Array:
-        """Texts of like length share a batch, so little of it is padding."""
+        """(n, dim) in the order of `texts`. Texts of like length share a batch: little padding."""
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         longest_first = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         for done in range(0, len(texts), BATCH):

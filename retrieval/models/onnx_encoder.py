@@ -1,7 +1,7 @@
-"""Texts → embeddings through ONNX Runtime, without torch: half the time for a short question.
+"""Embed texts with ONNX Runtime, without torch: half the time for a short question.
 
-A model is exported once (`onnx_export`, in a process of its own) into the Hugging Face cache; what
-lies there is whole and checksummed, or not used. Not thread-safe.
+A model is exported once (`onnx_export`, in a process of its own) into the Hugging Face cache; an
+export there is complete and matches its checksums, or it is not used. Not thread-safe.
 """
 
 import hashlib
@@ -43,6 +43,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OnnxEncoder:
+    """An exported model: token ids in, unit vectors out."""
+
     def __init__(self, session: Any, tokenizer: Tokenizer, card: Card) -> None:
         self.dim, self.max_tokens, self.prompts = card.dim, card.max_tokens, card.prompts
         self.tokenizer = tokenizer

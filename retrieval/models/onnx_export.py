@@ -1,4 +1,4 @@
-"""A sentence-transformers model → ONNX, through torch's own exporter. Run as a program.
+"""Export a sentence-transformers model to ONNX with torch's exporter. Run as a program.
 
 python -m retrieval.models.onnx_export MODEL_DIR TARGET_DIR
 
@@ -22,6 +22,7 @@ from retrieval.types import ModelUnavailable
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LEAST_COSINE = 0.9999
+"""Between torch's vector of a text and the export's."""
 PROBES = [
     "What is this about?",
     "",
@@ -32,7 +33,7 @@ PROBES = [
 
 
 def export(model_dir: Path, target: Path) -> None:
-    """Raises ModelUnavailable when the model's vectors do not survive."""
+    """Write the export. Raises ModelUnavailable when its vectors are not those of torch."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".exporting-") as folder:
         draft = Path(folder) / "export"

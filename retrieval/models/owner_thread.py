@@ -1,8 +1,8 @@
-"""One thread that owns a model; waiting work is batched.
+"""Run a model on one thread of its own, in batches of what came while it was busy.
 
 A model and its tokenizer are not safe to call from two threads, and two forward passes side by
-side only fight for the same cores. So one thread runs them, and whatever came while it was busy
-becomes the next batch: nothing waits for company.
+side only compete for the same cores. An idle thread takes a single piece of work at once: nothing
+waits for a batch to fill.
 """
 
 import asyncio
@@ -25,6 +25,8 @@ MAX_WAITING = 1024
 
 
 class OwnerThread(Generic[Work, Answer]):
+    """`run_batch` answers each piece of work, in order; it is called on the thread alone."""
+
     def __init__(
         self,
         run_batch: Callable[[list[Work]], Sequence[Answer]],
@@ -109,6 +111,7 @@ class OwnerThread(Generic[Work, Answer]):
                 self._arrived.wait()
             if self._closed:
                 return None
+            # A long job is a row of calls, a batch each: queries go in between, not behind it.
             if self._calls and not self._queries:
                 return partial(_settle, *self._calls.popleft())
             batch = self._take_batch()

@@ -1,8 +1,8 @@
-"""A cross-encoder behind its owner thread: it reads query and passage together.
+"""Rerank passages with a cross-encoder, a model that reads query and passage together.
 
-That costs a forward pass a passage, so it sees few of them, and none when the time left is
-shorter than what past batches say it would take. Late, broken or swamped it gives up with
-NotReranked, and the order it was given stands.
+That costs a forward pass for each passage, so it reads few of them, and none when the time left is
+shorter than what past batches say it would take. When it is late, fails or has too much to do it
+raises NotReranked, and the order that it was given stands.
 """
 
 import asyncio
@@ -31,10 +31,9 @@ class Reranker:
     """`scores` for one query at a time from any number of tasks of one event loop."""
 
     def __init__(self, model_id: str, model: Any) -> None:
-        self.model_id = model_id
         self._model = model
-        self._owed = 0
-        self._s_per_char = 0.0
+        self._owed = 0  # characters of all calls that wait or run
+        self._s_per_char = 0.0  # running mean; 0 until the first batch
         self._owner: OwnerThread[Pair, float] = OwnerThread(
             self._predict, name=f"rerank {model_id}", max_batch=BATCH
         )

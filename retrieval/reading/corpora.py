@@ -1,4 +1,4 @@
-"""Corpora in JSON: {id,title,text,...} records and SQuAD's own form."""
+"""Read corpora in JSON: records of id, title, text and metadata, or SQuAD's articles."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,8 @@ from retrieval.types import Document
 
 class SquadAnswer(msgspec.Struct):
     text: str
+    answer_start: int | None = None
+    """In characters of the paragraph; None where the file does not say."""
 
 
 class SquadQuestion(msgspec.Struct):
@@ -41,6 +43,7 @@ class Squad(msgspec.Struct):
 
 
 def read_squad(path: Path) -> Squad:
+    """Read a file in SQuAD's JSON, .gz or not. Raises Unreadable."""
     try:
         return msgspec.json.decode(read_bytes(path), type=Squad)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -48,6 +51,7 @@ def read_squad(path: Path) -> Squad:
 
 
 def corpus_lines(path: Path) -> Iterator[Document | str]:
+    """Yield the document of each line of a .jsonl file, or why the line has none."""
     empty = True
     for number, line in read_lines(path):
         if not line.strip():
@@ -62,7 +66,10 @@ def corpus_lines(path: Path) -> Iterator[Document | str]:
 
 
 def corpus_or_squad(path: Path) -> Iterator[Document | str]:
-    """A .json file: SQuAD, a list of records or a single record."""
+    """Yield the documents of a .json file: SQuAD, a list of records or a single record.
+
+    A string says why a record has none. Raises Unreadable where the whole file is of no use.
+    """
     raw = read_bytes(path)
     if not raw.strip():
         raise Unreadable("empty")

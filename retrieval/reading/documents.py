@@ -1,7 +1,7 @@
-"""Files on disk → documents. What cannot be read is listed with its reason, never dropped silently.
+"""Read the documents in files and folders, and list what cannot be read, each with its reason.
 
-Text files and corpora ({id,title,text,...} or SQuAD, in JSON) are read here; formats that take a
-parser are read in processes of their own (`parsing`). `formats` says which is which.
+Text files and JSON corpora are read in this process, formats that need a parser in processes of
+their own (`parsing`). `formats` says which is which.
 """
 
 import os
@@ -15,7 +15,7 @@ import msgspec
 
 from retrieval.reading.bounded import Unreadable, read_text
 from retrieval.reading.corpora import corpus_lines, corpus_or_squad
-from retrieval.reading.formats import PARSED, STRUCTURED, SUFFIXES, TEXT
+from retrieval.reading.formats import PARSED, STRUCTURED, SUFFIXES, TEXT, why_unsupported
 from retrieval.reading.markdown import first_heading
 from retrieval.reading.parsing.clean import one_line
 from retrieval.reading.parsing.pool import ParserPool
@@ -32,6 +32,8 @@ DEEPEST = 100
 
 
 class Skipped(msgspec.Struct, frozen=True):
+    """A file, or a part of one, that was not read."""
+
     path: str
     reason: str
 
@@ -132,7 +134,7 @@ def _files(root: Path) -> Iterator[Path | Skipped]:
     elif root.name.lower().endswith(SUFFIXES):
         yield from _regular(root, mode)
     else:
-        yield Skipped(_shown(root), f"not one of {', '.join(SUFFIXES)}")
+        yield Skipped(_shown(root), why_unsupported(_shown(root)))
 
 
 def _walk(directory: Path, walked: set[tuple[int, int]], *, depth: int) -> Iterator[Path | Skipped]:

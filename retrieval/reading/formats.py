@@ -1,8 +1,10 @@
-"""Which file names are read, and as what: the one table of suffixes.
+"""The file formats that can be read, by suffix.
 
-Whatever is read as STRUCTURED becomes Markdown text: headings as `#` lines, rows of tables as list
-items. So one splitter and one outline serve all of them.
+Those of STRUCTURED become Markdown text: headings as `#` lines, rows of tables as list items. So
+one splitter serves all of them.
 """
+
+from pathlib import PurePosixPath
 
 MARKDOWN = (".md", ".markdown")
 TEXT = (*MARKDOWN, ".txt", ".rst")
@@ -10,3 +12,10 @@ PARSED = (".pdf", ".docx", ".html", ".htm", ".csv", ".tsv", ".ipynb")
 CORPORA = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 SUFFIXES = TEXT + PARSED + CORPORA
 STRUCTURED = (*MARKDOWN, ".rst", *PARSED)
+
+
+def why_unsupported(name: str) -> str:
+    """Say of a file whose name has none of SUFFIXES that it cannot be read, and what can."""
+    suffix = PurePosixPath(name).suffix
+    kind = f"{suffix} files" if suffix else "files without a suffix"
+    return f"{kind} cannot be read; supported: {', '.join(SUFFIXES)}"

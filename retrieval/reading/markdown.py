@@ -1,7 +1,7 @@
-"""Headings and tables of Markdown text, outside code fences; text and code made fit to stand in it.
+"""Find headings and tables in Markdown text, and escape text and code that is put into it.
 
-Headings are ATX (`## Title`) and underlined ones, tables those with a line of dashes below their
-header.
+Nothing inside a code fence counts. Headings are ATX (`## Title`) and underlined ones, tables those
+with a line of dashes below their header.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What each stage of a query took, and how much time is left for the next."""
+"""How long each stage of a query took, and how much time is left for the next."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Two rankings into one. Pure functions over arrays."""
+"""Fuse the scores of dense search and BM25 into one: convex combination or reciprocal ranks."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from retrieval.types import Float32Array, Rows
 def convex(
     dense_scores: Float32Array, sparse_scores: Float32Array, *, sparse_weight: float = 0.5
 ) -> Float32Array:
-    """sparse_weight * minmax(sparse) + (1 - sparse_weight) * minmax(dense), candidate by candidate.
+    """sparse_weight * minmax(sparse) + (1 - sparse_weight) * minmax(dense), (n,) for n candidates.
 
     Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", TOIS 2023
     (https://arxiv.org/abs/2210.11934).
@@ -35,7 +35,8 @@ def min_max(scores: Float32Array) -> Float32Array:
 def rrf(rankings: Sequence[Rows], rows: Rows, *, rrf_k: int = 60) -> Float32Array:
     """Reciprocal rank fusion: for each of `rows` the sum of 1 / (rrf_k + rank), ranks from 1.
 
-    Cormack, Clarke and Büttcher, SIGIR 2009. A row that a ranking lacks gains nothing from it.
+    Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+    Learning Methods", SIGIR 2009. A row that a ranking lacks gains nothing from it.
     """
     fused: dict[int, float] = dict.fromkeys(rows.tolist(), 0.0)
     for ranking in rankings:

@@ -1,6 +1,6 @@
-"""From a ranking to sources for an answer: neighbouring passages become one, repeats go.
+"""Turn a ranking into sources for a prompt: join neighbouring passages, leave out repeats.
 
-Search and evaluation keep to the ranking itself. Pure functions over hits.
+Search results and evaluation keep the ranking as it is. Pure functions over hits.
 """
 
 import re
@@ -9,6 +9,7 @@ from os.path import commonprefix
 
 import msgspec
 
+from retrieval.language.vocabulary import NEGATIONS
 from retrieval.types import Hit, Passage
 
 MERGED_CHARS = 3_000
@@ -19,7 +20,7 @@ SAME = 0.9
 """Share of word triples in common from which two texts say the same, if numbers and negations
 agree too: "revenue in 2019" and "revenue in 2020" differ by one word, and in everything."""
 
-NEGATIONS = frozenset(("no", "not", "never", "none", "nor", "without", "cannot", "t"))
+_NEGATIONS = NEGATIONS | {"t"}
 """`t` is what is left of "don't"."""
 
 _words = re.compile(r"\w+").findall
@@ -109,10 +110,12 @@ def _common_title(better: str, other: str) -> str:
 
 
 class _Fingerprint:
+    """The word triples of a passage, and the words by which two near-equal texts differ in fact."""
+
     def __init__(self, passage: Passage) -> None:
         words = _words(passage.indexed_text.lower())
         self._triples = set(zip(words, words[1:], words[2:], strict=False)) or {tuple(words)}
-        self._decisive = {word for word in words if word in NEGATIONS or not word.isalpha()}
+        self._decisive = {word for word in words if word in _NEGATIONS or not word.isalpha()}
 
     def repeats(self, other: "_Fingerprint") -> bool:
         if self._decisive != other._decisive:

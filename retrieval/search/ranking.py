@@ -1,4 +1,4 @@
-"""Dense search and BM25's scores into one ranking of rows. Blocking; knows no model and no loop."""
+"""Rank the passages of an index by dense search and BM25 together. Blocking; needs no model."""
 
 from typing import Literal, get_args
 
@@ -47,7 +47,7 @@ class Ranking(msgspec.Struct, frozen=True):
         """The passages themselves, ranks from 1."""
         columns = (self.rows, self.dense, self.sparse, self.fused)
         return [
-            Hit(index.store[row], rank, Scores(dense, sparse or None, fused))
+            Hit(index.passages[row], rank, Scores(dense, sparse or None, fused))
             for rank, (row, dense, sparse, fused) in enumerate(
                 zip(*(column.tolist() for column in columns), strict=True), start=1
             )
@@ -55,7 +55,7 @@ class Ranking(msgspec.Struct, frozen=True):
 
 
 class Ranker:
-    """How two sides become one; `dense` and `sparse` are one side alone."""
+    """Ranks by a fusion of both sides, or by `dense` or `sparse` alone."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class Ranker:
         depth: int = DEPTH,
         clock: Clock | None = None,
     ) -> Ranking:
-        """The best `depth` of each side, fused; less those that are not like the query at all.
+        """Fuse the best `depth` of each side; less those that are not like the query at all.
 
-        `sparse_scores` are of the same rows `among` all (None) that the dense side looks at.
+        `query_embedding` (dim,), `sparse_scores` (n,) with 0 for rows not `among` those to rank.
         """
         clock = clock or Clock()
         with clock.stage("dense"):

@@ -1,4 +1,4 @@
-"""The way of a query: embed ∥ BM25, then dense search and fusion, then rerank."""
+"""Answer a query with passages: embed beside BM25, then dense search and fusion, then rerank."""
 
 import asyncio
 import logging
@@ -33,15 +33,21 @@ logger = logging.getLogger("ragrelay")
 
 
 class Retrieval(msgspec.Struct, frozen=True):
+    """What a query found, and at what cost."""
+
     hits: list[Hit]
     latency_ms: dict[str, float]
+    """By stage: embed, sparse, dense, fuse, rerank."""
     generation: str
     degraded: tuple[str, ...] = ()
     """`no_rerank`: there is a reranker, but these hits are in the order of fusion."""
 
 
 class Retriever:
-    """`index` may be set anew at any time: a query uses the one it began with."""
+    """Searches one index with one embedding model, and a reranker if there is one.
+
+    `index` may be set at any time: a query uses the one that it began with.
+    """
 
     def __init__(
         self,
@@ -120,7 +126,7 @@ class Retriever:
             among, sparse_scores = await _run(index, lambda: _sparse(index, query, view, clock))
             query_embedding = await embedding
         finally:
-            embedding.cancel()
+            embedding.cancel()  # where BM25 failed or the caller left
         n_read = min(OVER * k, RERANK_MOST) if self._reranker else 0
         hits = await _run(
             index,

@@ -9,11 +9,11 @@ import pytest
 from api.admission.keys import KeySpec, new_api_key
 from api.admission.refusals import KeysDown
 from api.errors import RagError
-from tests.admission.conftest import Server
 from tests.admission.doors import API_KEY, ask, limited, opened
+from tests.support.servers import RedisServer
 
 
-def test_secrets_show_up_nowhere(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_show_up_nowhere(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
     texts: list[str] = []
 

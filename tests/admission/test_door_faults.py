@@ -11,10 +11,10 @@ from api.admission.caller import Limit
 from api.admission.door import Door, Rules
 from api.admission.keys import KeySpec, new_api_key
 from api.admission.limits import Cost
-from api.admission.refusals import KeysDown, LimitsDown, RateLimited, TooManyFailures
-from api.errors import Unauthorized
-from tests.admission.conftest import Server
+from api.admission.refusals import KeysDown
+from api.errors import LedgerDown, RateLimited, Unauthorized
 from tests.admission.doors import API_KEY, OPEN_S, PEER, Clock, ask, limited, opened
+from tests.support.servers import RedisServer
 
 SPEC = KeySpec(name="Anna")
 HARMS = [signal.SIGKILL, signal.SIGSTOP]
@@ -23,7 +23,7 @@ TIMEOUT_S = 1.0
 harms = pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 
 
-def mend(server: Server, harm: signal.Signals) -> None:
+def mend(server: RedisServer, harm: signal.Signals) -> None:
     if harm == signal.SIGSTOP:
         server.send(signal.SIGCONT)
     else:
@@ -34,7 +34,7 @@ def mend(server: Server, harm: signal.Signals) -> None:
 async def until_shared(door: Door, key: object) -> None:
     """Ask until the breaker has let a probe through."""
     for _ in range(100):
-        with contextlib.suppress(KeysDown, LimitsDown, RateLimited):
+        with contextlib.suppress(LedgerDown, RateLimited):
             await ask(door, key)
         state = door.state()
         if state.keys == "shared" and state.limits in ("shared", "off"):
@@ -45,7 +45,7 @@ async def until_shared(door: Door, key: object) -> None:
 
 @harms
 def test_door_store_gone_known_keys_serve_and_unknown_ones_are_told(
-    server: Server, harm: signal.Signals, caplog: pytest.LogCaptureFixture
+    server: RedisServer, harm: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         clock = Clock()
@@ -79,17 +79,17 @@ def test_door_store_gone_known_keys_serve_and_unknown_ones_are_told(
 
 
 @harms
-def test_door_store_gone_closed_limits_refuse(server: Server, harm: signal.Signals) -> None:
+def test_door_store_gone_closed_limits_refuse(server: RedisServer, harm: signal.Signals) -> None:
     async def scenario() -> None:
         async with opened(server, limited(5), timeout_s=TIMEOUT_S) as (door, _):
             admitted = await ask(door, API_KEY)
             server.send(harm)
-            with pytest.raises(LimitsDown) as down:
+            with pytest.raises(LedgerDown, match="limits") as down:
                 await ask(door, API_KEY)
             assert down.value.retry_after_s
-            with pytest.raises(LimitsDown):
+            with pytest.raises(LedgerDown, match="limits"):
                 await door.charge(admitted, Cost(2))
-            with pytest.raises(LimitsDown):
+            with pytest.raises(LedgerDown, match="limits"):
                 await door.status(admitted)
             await door.admit({"x-api-key": API_KEY.decode()}, PEER, "search")  # unlimited
             assert door.state().limits == "down"
@@ -101,7 +101,7 @@ def test_door_store_gone_closed_limits_refuse(server: Server, harm: signal.Signa
 
 @harms
 def test_door_store_gone_open_limits_count_here_and_say_so(
-    server: Server, harm: signal.Signals, caplog: pytest.LogCaptureFixture
+    server: RedisServer, harm: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         clock, rules = Clock(), limited(5, fail_mode="open")
@@ -129,14 +129,16 @@ def test_door_store_gone_open_limits_count_here_and_say_so(
 
 
 @harms
-def test_door_store_gone_wrong_keys_are_counted_here(server: Server, harm: signal.Signals) -> None:
+def test_door_store_gone_wrong_keys_are_counted_here(
+    server: RedisServer, harm: signal.Signals
+) -> None:
     async def scenario() -> None:
         rules = Rules(failures_per_minute=2)
         async with opened(server, rules, timeout_s=TIMEOUT_S) as (door, _):
             await ask(door, API_KEY)
             assert door.state().wrong_keys == "shared"
             server.send(harm)
-            for expected in (Unauthorized, Unauthorized, TooManyFailures):
+            for expected in (Unauthorized, Unauthorized, RateLimited):
                 with pytest.raises(expected):
                     await ask(door, "a guess")
             assert door.state().wrong_keys == "local"
@@ -146,7 +148,7 @@ def test_door_store_gone_wrong_keys_are_counted_here(server: Server, harm: signa
 
 @harms
 def test_door_store_gone_token_corrections_are_lost_and_counted(
-    server: Server, harm: signal.Signals
+    server: RedisServer, harm: signal.Signals
 ) -> None:
     async def scenario() -> None:
         rules = Rules(limits={"query": Limit(0, 1000)}, fail_mode="open")
@@ -165,7 +167,9 @@ def test_door_store_gone_token_corrections_are_lost_and_counted(
     asyncio.run(scenario())
 
 
-def test_door_key_that_changed_just_before_the_store_went_serves_no_more(server: Server) -> None:
+def test_door_key_that_changed_just_before_the_store_went_serves_no_more(
+    server: RedisServer,
+) -> None:
     async def scenario() -> None:
         async with opened(server, timeout_s=TIMEOUT_S) as (door, keys):
             made = await keys.create(SPEC)
@@ -193,7 +197,7 @@ def test_door_key_that_changed_just_before_the_store_went_serves_no_more(server:
     asyncio.run(scenario())
 
 
-def test_door_store_out_of_memory_keeps_keys_and_their_revocation(server: Server) -> None:
+def test_door_store_out_of_memory_keeps_keys_and_their_revocation(server: RedisServer) -> None:
     async def scenario() -> None:
         async with opened(server, Rules(failures_per_minute=1)) as (door, keys):
             kept, gone = [await keys.create(SPEC) for _ in range(2)]
@@ -205,7 +209,7 @@ def test_door_store_out_of_memory_keeps_keys_and_their_revocation(server: Server
             with pytest.raises(Unauthorized):
                 await ask(door, gone.key.text())
             assert door.state().keys == "shared"
-            for expected in (Unauthorized, TooManyFailures):
+            for expected in (Unauthorized, RateLimited):
                 with pytest.raises(expected):
                     await ask(door, "a guess")
             assert door.state().wrong_keys == "local"
@@ -215,7 +219,7 @@ def test_door_store_out_of_memory_keeps_keys_and_their_revocation(server: Server
 
 @pytest.mark.parametrize("fail_mode", ["closed", "open"])
 def test_door_store_out_of_memory_limits_follow_the_fail_mode(
-    server: Server, fail_mode: str
+    server: RedisServer, fail_mode: str
 ) -> None:
     async def scenario() -> None:
         async with opened(server, limited(2, fail_mode=fail_mode)) as (door, keys):
@@ -223,7 +227,7 @@ def test_door_store_out_of_memory_limits_follow_the_fail_mode(
             await ask(door, API_KEY)
             await redis.config_set("maxmemory", "1")
             if fail_mode == "closed":
-                with pytest.raises(LimitsDown):
+                with pytest.raises(LedgerDown, match="limits"):
                     await ask(door, API_KEY)
                 assert door.state().limits == "down"
             else:
@@ -239,7 +243,7 @@ def test_door_store_out_of_memory_limits_follow_the_fail_mode(
     asyncio.run(scenario())
 
 
-def test_door_store_restarted_knows_what_it_knew(server: Server) -> None:
+def test_door_store_restarted_knows_what_it_knew(server: RedisServer) -> None:
     async def scenario() -> None:
         async with opened(server, limited(1)) as (door, keys):
             made, revoked = await keys.create(SPEC), await keys.create(SPEC)

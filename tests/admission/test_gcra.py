@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from api.admission import trip
 from api.admission.gcra import LOCAL_BUCKETS, MINUTE_US, Allowance, Bucket, LocalBuckets
 from api.stores.calls import RedisCalls
-from tests.admission.conftest import Server
+from tests.admission.doors import with_calls
 from tests.admission.reference import Reference
+from tests.support.servers import RedisServer
 
 START_US = 1_750_000_000_000_000
 
@@ -48,7 +50,7 @@ def expect(
             unit="requests",
             limit=reference.limit,
             remaining=reference.remaining(now_us),
-            reset_s=float(max(reference.arrival - now_us, 0)) / 1e6,
+            reset_s=float(max(reference.arrival - now_us, Fraction(0))) / 1e6,
             retry_after_s=float(wait) / 1e6,
         )
         for reference, wait in zip(references, waits, strict=True)
@@ -81,7 +83,7 @@ def test_local_buckets_any_history_are_the_textbooks(history) -> None:
 
 @given(histories())
 @settings(deadline=None, max_examples=60)
-def test_trip_any_history_is_the_textbooks(lasting: Server, history) -> None:
+def test_trip_any_history_is_the_textbooks(lasting: RedisServer, history) -> None:
     async def scenario(calls: RedisCalls) -> None:
         await calls.redis.flushall()
         chosen, requests = history
@@ -93,13 +95,13 @@ def test_trip_any_history_is_the_textbooks(lasting: Server, history) -> None:
             taken = await trip.take(calls, buckets, now_us=now_us)
             assert_same(expected, buckets, taken.passed, taken.levels)
 
-    asyncio.run(lasting.use(scenario))
+    asyncio.run(with_calls(lasting, scenario))
 
 
 @given(st.integers(1, 1000), st.lists(st.tuples(steps, st.integers(-2000, 9000)), max_size=30))
 @settings(deadline=None, max_examples=40)
 def test_trip_corrections_are_the_same_in_lua_and_python(
-    lasting: Server, limit: int, corrections: list[tuple[int, int]]
+    lasting: RedisServer, limit: int, corrections: list[tuple[int, int]]
 ) -> None:
     async def scenario(calls: RedisCalls) -> None:
         await calls.redis.flushall()
@@ -112,7 +114,7 @@ def test_trip_corrections_are_the_same_in_lua_and_python(
             assert taken.levels == [level]
             assert 0 <= level <= 10 * look.capacity
 
-    asyncio.run(lasting.use(scenario))
+    asyncio.run(with_calls(lasting, scenario))
 
 
 def test_bucket_burst_is_the_whole_minute_and_then_an_even_rate() -> None:
@@ -134,7 +136,7 @@ def test_bucket_cost_above_the_limit_passes_an_empty_bucket_and_leaves_a_debt() 
     assert local.take([one], 39_000_000)[0]
 
 
-def test_trip_clock_set_back_neither_frees_nor_locks(either: Server) -> None:
+def test_trip_clock_set_back_neither_frees_nor_locks(either: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         local, bucket = LocalBuckets(), Bucket(f"{trip.TAG}:t", 2, 1)
         back_us = START_US - 60 * MINUTE_US
@@ -149,7 +151,7 @@ def test_trip_clock_set_back_neither_frees_nor_locks(either: Server) -> None:
             assert (taken.passed, taken.levels) == local.take([bucket], now_us)
             assert taken.passed == passes
 
-    asyncio.run(either.use(scenario))
+    asyncio.run(with_calls(either, scenario))
 
 
 def test_local_buckets_are_bounded() -> None:

@@ -10,19 +10,20 @@ import pytest
 from api.admission import key_store
 from api.admission.caller import KeyBudget, LimitOverride
 from api.admission.key_store import KeysFull, KeyStore, UnknownKey, record_key
-from api.admission.keys import KeySpec, digest_of
+from api.admission.keys import KeyRecord, KeySpec, digest_of
 from api.admission.refusals import KeysDown
 from api.stores.calls import RedisCalls
-from tests.admission.conftest import Server
+from tests.admission.doors import with_calls
+from tests.support.servers import RedisServer
 
 SPEC = KeySpec(name="Anna")
 
 
-def run(server: Server, scenario: Callable[[KeyStore, RedisCalls], Awaitable[None]]) -> None:
-    asyncio.run(server.use(lambda calls: scenario(KeyStore(calls, pepper=b"p"), calls)))
+def run(server: RedisServer, scenario: Callable[[KeyStore, RedisCalls], Awaitable[None]]) -> None:
+    asyncio.run(with_calls(server, lambda calls: scenario(KeyStore(calls, pepper=b"p"), calls)))
 
 
-def test_create_keeps_all_but_the_secret(either: Server) -> None:
+def test_create_keeps_all_but_the_secret(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         spec = KeySpec(
             name="Zoë's laptop",
@@ -46,7 +47,7 @@ def test_create_keeps_all_but_the_secret(either: Server) -> None:
     run(either, scenario)
 
 
-def test_create_out_of_bounds_is_refused(server: Server) -> None:
+def test_create_out_of_bounds_is_refused(server: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         with pytest.raises(ValueError, match=r"tenant"):
             await keys.create(KeySpec(name="a", tenant="no spaces"))
@@ -55,11 +56,12 @@ def test_create_out_of_bounds_is_refused(server: Server) -> None:
     run(server, scenario)
 
 
-def test_keys_thousand_are_listed_by_page_in_the_order_of_their_making(either: Server) -> None:
+def test_keys_thousand_are_listed_by_page_in_the_order_of_their_making(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         await calls.redis.config_set("appendfsync", "no")
         made = [(await keys.create(KeySpec(name=f"k{i}"))).record for i in range(1000)]
-        listed, start, n_pages = [], 0, 0
+        listed: list[KeyRecord] = []
+        start, n_pages = 0, 0
         while start is not None:
             page = await keys.page(start)
             assert len(page.records) <= key_store.PAGE
@@ -71,7 +73,7 @@ def test_keys_thousand_are_listed_by_page_in_the_order_of_their_making(either: S
     run(either, scenario)
 
 
-def test_keys_are_bounded_and_forgotten_ones_make_room(either: Server) -> None:
+def test_keys_are_bounded_and_forgotten_ones_make_room(either: RedisServer) -> None:
     async def scenario(_: KeyStore, calls: RedisCalls) -> None:
         keys = KeyStore(calls, max_keys=3)
         made = [await keys.create(SPEC) for _ in range(3)]
@@ -86,7 +88,7 @@ def test_keys_are_bounded_and_forgotten_ones_make_room(either: Server) -> None:
     run(either, scenario)
 
 
-def test_rotate_keeps_the_id_and_the_old_secret_for_the_grace(either: Server) -> None:
+def test_rotate_keeps_the_id_and_the_old_secret_for_the_grace(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         first = await keys.create(SPEC)
         second = await keys.rotate(first.key.id, grace_s=60)
@@ -104,7 +106,7 @@ def test_rotate_keeps_the_id_and_the_old_secret_for_the_grace(either: Server) ->
 
 
 @pytest.mark.parametrize("grace_s", [-1, 31 * 86_400, float("nan")])
-def test_rotate_grace_out_of_bounds_is_refused(server: Server, grace_s: float) -> None:
+def test_rotate_grace_out_of_bounds_is_refused(server: RedisServer, grace_s: float) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         made = await keys.create(SPEC)
         with pytest.raises(ValueError, match="grace"):
@@ -113,7 +115,7 @@ def test_rotate_grace_out_of_bounds_is_refused(server: Server, grace_s: float) -
     run(server, scenario)
 
 
-def test_revoke_ends_the_key_and_forgets_it_after_its_time(either: Server) -> None:
+def test_revoke_ends_the_key_and_forgets_it_after_its_time(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         made = await keys.create(SPEC)
         assert await calls.redis.ttl(record_key(made.key.id)) == -1
@@ -131,7 +133,7 @@ def test_revoke_ends_the_key_and_forgets_it_after_its_time(either: Server) -> No
 
 
 @pytest.mark.parametrize("id", ["", "none", "a" * 10, "../" + "a" * 7, "a" * 9 + "\n"])
-def test_key_that_is_not_there_is_unknown(server: Server, id: str) -> None:
+def test_key_that_is_not_there_is_unknown(server: RedisServer, id: str) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         assert await keys.get(id) is None
         with pytest.raises(UnknownKey):
@@ -140,7 +142,7 @@ def test_key_that_is_not_there_is_unknown(server: Server, id: str) -> None:
     run(server, scenario)
 
 
-def test_edits_at_the_same_time_lose_nothing(either: Server) -> None:
+def test_edits_at_the_same_time_lose_nothing(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         made = await keys.create(SPEC)
         rotations = [keys.rotate(made.key.id, grace_s=9) for _ in range(4)]
@@ -158,7 +160,7 @@ def test_edits_at_the_same_time_lose_nothing(either: Server) -> None:
     run(either, scenario)
 
 
-def test_record_that_cannot_be_read_is_no_key(server: Server, caplog) -> None:
+def test_record_that_cannot_be_read_is_no_key(server: RedisServer, caplog) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         made = await keys.create(SPEC)
         await calls.redis.hset(record_key(made.key.id), "record", '{"scopes": ["root"]}')
@@ -171,7 +173,7 @@ def test_record_that_cannot_be_read_is_no_key(server: Server, caplog) -> None:
 
 
 @pytest.mark.parametrize("harm", [signal.SIGSTOP, signal.SIGKILL])
-def test_store_gone_is_keys_down_in_every_method(server: Server, harm: signal.Signals) -> None:
+def test_store_gone_is_keys_down_in_every_method(server: RedisServer, harm: signal.Signals) -> None:
     async def main() -> None:
         async def scenario(calls: RedisCalls) -> None:
             keys = KeyStore(calls)
@@ -187,12 +189,12 @@ def test_store_gone_is_keys_down_in_every_method(server: Server, harm: signal.Si
                 with pytest.raises(KeysDown, match="does not answer"):
                     await call()
 
-        await server.use(scenario, timeout_s=1.0)
+        await with_calls(server, scenario, timeout_s=1.0)
 
     asyncio.run(main())
 
 
-def test_store_out_of_memory_refuses_keys_but_a_revocation_holds(either: Server) -> None:
+def test_store_out_of_memory_refuses_keys_but_a_revocation_holds(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         id = (await keys.create(SPEC)).key.id
         await calls.redis.config_set("maxmemory", "1")
@@ -205,7 +207,7 @@ def test_store_out_of_memory_refuses_keys_but_a_revocation_holds(either: Server)
     run(either, scenario)
 
 
-def test_keys_survive_a_killed_server(either: Server) -> None:
+def test_keys_survive_a_killed_server(either: RedisServer) -> None:
     async def scenario(keys: KeyStore, calls: RedisCalls) -> None:
         made = await keys.create(SPEC)
         revoked = (await keys.create(SPEC)).key.id

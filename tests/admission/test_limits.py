@@ -1,9 +1,8 @@
 """Which limits hold for whom."""
 
-from api.admission.caller import ROUTE_CLASSES, Limit, LimitOverride
+from api.admission.caller import Limit, LimitOverride, RouteClass
 from api.admission.gcra import MINUTE_US
 from api.admission.limits import (
-    DEFAULT_LIMITS,
     Cost,
     buckets_of,
     limits_of_key,
@@ -11,17 +10,8 @@ from api.admission.limits import (
 )
 
 
-def test_default_limits_are_the_documented_ones() -> None:
-    requests = {name: DEFAULT_LIMITS.get(name, Limit()).requests for name in ROUTE_CLASSES}
-    assert requests == {
-        "query": 100, "stream": 100, "ab": 100, "openai": 100, "batch": 20,
-        "analytics": 60, "admin": 60, "search": 0, "documents": 0,
-    }  # fmt: skip
-    assert all(limit.tokens == 0 for limit in DEFAULT_LIMITS.values())
-
-
 def test_limits_of_a_key_replace_what_it_names() -> None:
-    common = {"query": Limit(100, 5000), "batch": Limit(20)}
+    common: dict[RouteClass, Limit] = {"query": Limit(100, 5000), "batch": Limit(20)}
     own = (
         LimitOverride(route_class="query", requests=7),
         LimitOverride(route_class="batch", requests=0),

@@ -10,7 +10,8 @@ import pytest
 from api.admission import trip
 from api.admission.gcra import MINUTE_US, Bucket
 from api.stores.calls import RedisCalls, StoreDown, StoreRefused
-from tests.admission.conftest import Server
+from tests.admission.doors import with_calls
+from tests.support.servers import RedisServer
 
 NOW_US = 1_750_000_000_000_000
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ def bucket(name: str, limit: int, cost: int = 1) -> Bucket:
     return Bucket(f"{trip.TAG}:{name}", limit, cost)
 
 
-def test_take_several_limits_is_all_or_nothing(either: Server) -> None:
+def test_take_several_limits_is_all_or_nothing(either: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         both = [bucket("requests", 10), bucket("tokens", 100, 60)]
         assert (await trip.take(calls, both, now_us=NOW_US)).passed
@@ -28,40 +29,38 @@ def test_take_several_limits_is_all_or_nothing(either: Server) -> None:
         assert (refused.passed, refused.writes) == (False, "none")
         assert refused.levels == [MINUTE_US, 60 * MINUTE_US]
 
-    asyncio.run(either.use(scenario))
+    asyncio.run(with_calls(either, scenario))
 
 
-def test_take_returns_version_and_values_in_the_same_trip(either: Server) -> None:
+def test_take_returns_the_version_in_the_same_trip(either: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
-        record, also = f"{trip.TAG}:key:a", [f"{trip.TAG}:one", f"{trip.TAG}:none", f"{trip.TAG}:2"]
+        record = f"{trip.TAG}:key:a"
         await calls.redis.hset(record, mapping={"version": "v7", "record": "{}"})
-        await calls.redis.mset({also[0]: "1", also[2]: "2"})
-        taken = await trip.take(calls, [bucket("b", 5)], record_key=record, also=also)
+        taken = await trip.take(calls, [bucket("b", 5)], record_key=record)
         assert (taken.passed, taken.version) == (True, "v7")
-        assert taken.values == [b"1", None, b"2"]
         without = await trip.take(calls, [], record_key=f"{trip.TAG}:key:b")
         assert (without.passed, without.writes, without.version) == (True, "none", None)
         seconds, micros = await calls.redis.time()
         assert abs(taken.now_s - (seconds + micros / 1e6)) < 60
 
-    asyncio.run(either.use(scenario))
+    asyncio.run(with_calls(either, scenario))
 
 
-def test_take_is_one_command_a_request(server: Server) -> None:
+def test_take_is_one_command_a_request(server: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         record = f"{trip.TAG}:key:a"
         buckets = [bucket("requests", 100), bucket("tokens", 100)]
         await trip.take(calls, buckets, record_key=record)  # learns the script
         calls.redis.sent.clear()
         for _ in range(10):
-            await trip.take(calls, buckets, record_key=record, also=[f"{trip.TAG}:x"])
+            await trip.take(calls, buckets, record_key=record)
         sent = [command[0] for command in calls.redis.sent]
         assert sent == ["EVALSHA"] * 10
 
-    asyncio.run(server.use(scenario))
+    asyncio.run(with_calls(server, scenario))
 
 
-def test_take_buckets_vanish_when_they_are_empty(either: Server) -> None:
+def test_take_buckets_vanish_when_they_are_empty(either: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         await trip.take(calls, [bucket("b", 60, 30)])
         ttl_ms = await calls.redis.pttl(f"{trip.TAG}:b")
@@ -69,10 +68,10 @@ def test_take_buckets_vanish_when_they_are_empty(either: Server) -> None:
         await trip.take(calls, [bucket("looked at", 60, 0)])
         assert await calls.redis.exists(f"{trip.TAG}:looked at") == 0
 
-    asyncio.run(either.use(scenario))
+    asyncio.run(with_calls(either, scenario))
 
 
-def test_take_four_processes_pass_exactly_the_limit(either: Server) -> None:
+def test_take_four_processes_pass_exactly_the_limit(either: RedisServer) -> None:
     command = [sys.executable, "-m", "tests.admission.taker", str(either.socket), "101", "60"]
     takers = [
         subprocess.Popen(
@@ -94,7 +93,7 @@ def test_take_four_processes_pass_exactly_the_limit(either: Server) -> None:
     assert sum(passed) == 101
 
 
-def test_take_server_out_of_memory_counts_nothing_and_says_so(either: Server) -> None:
+def test_take_server_out_of_memory_counts_nothing_and_says_so(either: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         record = f"{trip.TAG}:key:a"
         await calls.redis.hset(record, "version", "v1")
@@ -108,10 +107,10 @@ def test_take_server_out_of_memory_counts_nothing_and_says_so(either: Server) ->
         looked = await trip.take(calls, [bucket("b", 5, 0), bucket("c", 5, 0)], now_us=NOW_US)
         assert looked.levels == [MINUTE_US, 0]
 
-    asyncio.run(either.use(scenario))
+    asyncio.run(with_calls(either, scenario))
 
 
-def test_take_server_gone_or_wrong_raises(server: Server) -> None:
+def test_take_server_gone_or_wrong_raises(server: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         await calls.redis.set(f"{trip.TAG}:key:a", "not a hash")
         with pytest.raises(StoreRefused):
@@ -120,10 +119,10 @@ def test_take_server_gone_or_wrong_raises(server: Server) -> None:
         with pytest.raises(StoreDown):
             await trip.take(calls, [bucket("b", 5)])
 
-    asyncio.run(server.use(scenario))
+    asyncio.run(with_calls(server, scenario))
 
 
-def test_take_after_a_restart_sends_the_script_again(either: Server) -> None:
+def test_take_after_a_restart_sends_the_script_again(either: RedisServer) -> None:
     async def scenario(calls: RedisCalls) -> None:
         assert (await trip.take(calls, [bucket("b", 1)])).passed
         either.kill()
@@ -131,4 +130,4 @@ def test_take_after_a_restart_sends_the_script_again(either: Server) -> None:
         await calls.redis.connection_pool.disconnect()
         assert not (await trip.take(calls, [bucket("b", 1)])).passed  # appendonly: it is kept
 
-    asyncio.run(either.use(scenario))
+    asyncio.run(with_calls(either, scenario))

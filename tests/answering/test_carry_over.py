@@ -9,10 +9,12 @@ import pytest
 from api.http.edge import Edge
 from retrieval.build.build import build_index
 from retrieval.models.embedder import Embedder, load_embedder
-from tests.answering.test_cached import Valkey, caching
-from tests.conftest import PAGES
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import Client, eventually
+from tests.support.caching import caching
+from tests.support.engine import FakeEngine
+from tests.support.harness import Client
+from tests.support.pages import PAGES
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 FRANCE = {"query": "What is the capital of France?", "top_k": 1}
 PERU = {"query": "What is the capital of Peru?", "top_k": 1}
@@ -52,17 +54,15 @@ class House:
 
 
 @pytest.fixture
-def house(engine: FakeEngine, embedder: Embedder, tmp_path: Path) -> Iterator[House]:
+def house(
+    engine: FakeEngine, embedder: Embedder, tmp_path: Path, valkey: RedisServer
+) -> Iterator[House]:
     (tmp_path / "pages").mkdir()
     for name, text in PAGES.items():
         (tmp_path / "pages" / name).write_text(text)
     build_index(tmp_path / "index", [tmp_path / "pages"], embedder)
-    valkey = Valkey()
-    try:
-        with caching(engine, tmp_path / "index", valkey) as (client, app):
-            yield House(client, app, tmp_path, embedder)
-    finally:
-        valkey.stop()
+    with caching(engine, tmp_path / "index", valkey) as (client, app):
+        yield House(client, app, tmp_path, embedder)
 
 
 def test_answer_whose_sources_stay_is_served_by_the_new_generation(

@@ -1,25 +1,12 @@
 """Citations on the way of an answer: when they come, what is counted, that they stay with it."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from api.http.edge import Edge
-from tests.answering.test_cached import Valkey, caching
-from tests.conftest import PAGES
-from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.support.harness import (
-    QUESTION,
-    Client,
-    Frame,
-    Stream,
-    eventually,
-    frames,
-    live,
-    settings_for,
-)
+from tests.support.engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import QUESTION, Client, Frame, Stream, frames, live, settings_for
+from tests.support.pages import PAGES
+from tests.support.waiting import eventually
 
 SAID = ["Paris is the", " capital of France [1].", " It lies", " on Mars [9].", " Yes"]
 KINDS = ["cited", "unsupported", "unsupported"]
@@ -27,25 +14,6 @@ KINDS = ["cited", "unsupported", "unsupported"]
 
 def cited(stream: list[Frame]) -> list[dict]:
     return [frame.data for frame in stream if frame.event == "citation"]
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    started = Valkey()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(scope="module")
-def _cached(_engine: FakeEngine, index_dir: Path, valkey: Valkey) -> Iterator[tuple[Client, Edge]]:
-    with caching(_engine, index_dir, valkey) as served:
-        yield served
-
-
-@pytest.fixture
-def cached(_cached: tuple[Client, Edge], engine: FakeEngine) -> Client:
-    assert _cached[0].request("DELETE", "/cache").status == 200
-    return _cached[0]
 
 
 def test_stream_cites_a_sentence_with_the_token_that_ends_it(

@@ -8,17 +8,9 @@ import pytest
 from api.answering.follow_up import is_follow_up
 from api.answering.request import AnswerRequest, Message
 from api.http.edge import Edge
-from tests.support.fake_engine import (
-    DONE,
-    Exchange,
-    FakeEngine,
-    Script,
-    delta,
-    event,
-    saying,
-    sending,
-)
-from tests.support.harness import Client, Stream, eventually, frames, live, settings_for
+from tests.support.engine import DONE, Exchange, FakeEngine, Script, delta, event, saying, sending
+from tests.support.harness import Client, Stream, frames, live, settings_for
+from tests.support.waiting import eventually
 
 HISTORY = [
     {"role": "user", "content": "What is the capital of Peru?"},

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from tests.retrieval.tiny_models import save_cross_encoder
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import eventually, live, settings_for
+from tests.support.engine import FakeEngine
+from tests.support.harness import live, settings_for
+from tests.support.waiting import eventually
 
 
 def test_reranker_orders_sources_and_is_left_out_when_time_is_short(

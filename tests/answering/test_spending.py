@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from api.http.edge import Edge
-from api.settings.groups import Secret
-from tests.ledger.servers import Server, binary
-from tests.runtime.test_drain import serving
-from tests.support.fake_engine import DONE, FakeEngine, delta, saying, sending, usage
-from tests.support.harness import QUESTION, Client, Stream, eventually, frames, live, settings_for
+from api.settings.types import Secret
+from tests.support.cli import serving
+from tests.support.engine import DONE, FakeEngine, delta, saying, sending, usage
+from tests.support.harness import QUESTION, Client, Stream, frames, live, settings_for
+from tests.support.servers import AS_LEDGER, RedisServer, redis_server
+from tests.support.waiting import eventually
 
 EUR_PER_1K = {"cost_per_1k_input": 1.0, "cost_per_1k_output": 2.0}
 COST = 39 * 0.001 + 3 * 0.002
@@ -23,23 +24,19 @@ LONG_WINDOW = 31_536_000
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Server]:
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
     (tmp_path / "ledger").mkdir()
-    program = binary("valkey")
-    assert program is not None
-    running = Server(program, tmp_path / "ledger")
-    running.start()
-    yield running
-    running.kill()
+    with redis_server(tmp_path / "ledger", *AS_LEDGER) as running:
+        yield running
 
 
 @contextmanager
 def spending(
-    fake: FakeEngine, index_dir: Path, redis: Server, limit_eur: float, **groups: dict
+    fake: FakeEngine, index_dir: Path, redis: RedisServer, limit_eur: float, **groups: dict
 ) -> Iterator[tuple[Client, Edge]]:
     """A live server with a budget, and a window that does not end during a test."""
     ledger = {
-        "redis_url": Secret(f"unix://{redis.socket}"),
+        "redis_url": Secret(redis.url),
         "cost_limit_eur": limit_eur,
         "window_seconds": LONG_WINDOW,
         **EUR_PER_1K,
@@ -56,7 +53,7 @@ def spent(client: Client) -> tuple[float, float]:
 
 
 def test_answer_costs_what_the_engine_used(
-    engine: FakeEngine, index_dir: Path, redis: Server
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
 ) -> None:
     with spending(engine, index_dir, redis, 100) as (client, _):
         assert client.post("/query", QUESTION).json()["cost_eur"] == pytest.approx(COST)
@@ -72,9 +69,9 @@ def test_answer_costs_what_the_engine_used(
 
 
 def test_budget_used_up_is_429_until_the_window_ends_and_the_rest_still_serves(
-    engine: FakeEngine, index_dir: Path, redis: Server
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
 ) -> None:
-    cache = {"enabled": True, "redis_url": Secret(f"unix://{redis.socket}")}
+    cache = {"enabled": True, "redis_url": Secret(redis.url)}
     with spending(engine, index_dir, redis, 1.5, cache=cache) as (client, _):
         first = client.post("/query", QUESTION | {"max_tokens": 5})
         assert first.status == 200
@@ -91,7 +88,7 @@ def test_budget_used_up_is_429_until_the_window_ends_and_the_rest_still_serves(
 
 
 def test_budget_holds_however_many_ask_at_once(
-    engine: FakeEngine, index_dir: Path, redis: Server
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
 ) -> None:
     engine.script = saying(["a", "b", "c"], every=0.2)
     held, before = one_hold(engine, index_dir, redis)
@@ -107,7 +104,7 @@ def test_budget_holds_however_many_ask_at_once(
         assert len(engine.chats) == answers.count(200)
 
 
-def one_hold(engine: FakeEngine, index_dir: Path, redis: Server) -> tuple[float, float]:
+def one_hold(engine: FakeEngine, index_dir: Path, redis: RedisServer) -> tuple[float, float]:
     """Return what one question holds, and what was spent to find out."""
     with spending(engine, index_dir, redis, 1000) as (client, _):
         with Stream(client) as stream:
@@ -129,7 +126,7 @@ def one_hold(engine: FakeEngine, index_dir: Path, redis: Server) -> tuple[float,
     ids=["overloaded", "key refused", "no finish reason", "cut"],
 )
 def test_failed_answer_is_charged_for_what_was_made(
-    engine: FakeEngine, index_dir: Path, redis: Server, script, expected: float | None
+    engine: FakeEngine, index_dir: Path, redis: RedisServer, script, expected: float | None
 ) -> None:
     engine.script = script
     with spending(engine, index_dir, redis, 100) as (client, _):
@@ -142,7 +139,7 @@ def test_failed_answer_is_charged_for_what_was_made(
 
 
 def test_client_gone_is_charged_and_holds_nothing(
-    engine: FakeEngine, index_dir: Path, redis: Server
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
 ) -> None:
     engine.script = saying(["tick "] * 100, every=0.1)
     with spending(engine, index_dir, redis, 1000) as (client, _):
@@ -155,7 +152,7 @@ def test_client_gone_is_charged_and_holds_nothing(
 
 @pytest.mark.parametrize("mode, status", [("closed", 503), ("open", 200)])
 def test_ledger_down_answers_as_declared(
-    engine: FakeEngine, index_dir: Path, redis: Server, mode: str, status: int
+    engine: FakeEngine, index_dir: Path, redis: RedisServer, mode: str, status: int
 ) -> None:
     with spending(engine, index_dir, redis, 100, ledger={"fail_mode": mode}) as (client, _):
         redis.kill()
@@ -179,9 +176,9 @@ def test_ledger_down_answers_as_declared(
             eventually(lambda: spent(client) == want, within_s=20)
 
 
-def drain_variables(redis: Server) -> dict[str, str]:
+def drain_variables(redis: RedisServer) -> dict[str, str]:
     return {
-        "CB_REDIS_URL": f"unix://{redis.socket}",
+        "CB_REDIS_URL": redis.url,
         "CB_COST_LIMIT_EUR": "100000",
         "CB_WINDOW_SECONDS": str(LONG_WINDOW),
         "CB_COST_PER_1K_INPUT": "1",
@@ -192,7 +189,7 @@ def drain_variables(redis: Server) -> dict[str, str]:
 
 
 def test_sigterm_with_open_streams_settles_every_one(
-    engine: FakeEngine, index_dir: Path, redis: Server
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
 ) -> None:
     engine.script = saying(["tick "] * 300, every=0.1)
     variables = drain_variables(redis) | {"API_DRAIN_SECONDS": "1"}
@@ -209,7 +206,7 @@ def test_sigterm_with_open_streams_settles_every_one(
 
 
 def test_sigkill_with_open_streams_frees_the_budget_within_a_lease(
-    engine: FakeEngine, index_dir: Path, redis: Server
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
 ) -> None:
     engine.script = saying(["tick "] * 300, every=0.1)
     variables = drain_variables(redis) | {"API_DEADLINE_SECONDS": "1000"}
@@ -226,7 +223,7 @@ def test_sigkill_with_open_streams_frees_the_budget_within_a_lease(
         assert spent(client) == (pytest.approx(held), 0)
 
 
-def end_leases(redis: Server) -> None:
+def end_leases(redis: RedisServer) -> None:
     """Let every lease have ended an hour ago: the wait itself is tested with the ledger."""
 
     async def main() -> None:
@@ -241,7 +238,9 @@ def end_leases(redis: Server) -> None:
     asyncio.run(main())
 
 
-def test_four_servers_share_one_budget(engine: FakeEngine, index_dir: Path, redis: Server) -> None:
+def test_four_servers_share_one_budget(
+    engine: FakeEngine, index_dir: Path, redis: RedisServer
+) -> None:
     engine.script = saying(["a", "b"], every=0.5)
     held, before = one_hold(engine, index_dir, redis)
     limit = before + 6.5 * held

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +26,12 @@ from retrieval.build.build import build_index
 from retrieval.index.generations import rollback
 from retrieval.index.index import GENERATIONS
 from retrieval.models.embedder import Embedder
-from tests.answering.test_cached import Valkey
-from tests.conftest import PAGES
-from tests.support.fake_engine import Exchange, FakeEngine, saying
-from tests.support.harness import Client, eventually, frames, live, settings_for, text_of
+from tests.support.caching import cached_in
+from tests.support.engine import Exchange, FakeEngine, saying
+from tests.support.harness import Client, frames, live, settings_for, text_of
+from tests.support.pages import PAGES
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 N_CLIENTS = 16
 N_EDITIONS = 17
@@ -151,13 +154,6 @@ def build_editions(home: Path, embedder: Embedder) -> dict[str, str]:
     return built
 
 
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    started = Valkey()
-    yield started
-    started.stop()
-
-
 def _turns(generations: list[str]) -> list[str]:
     """The newest, which serves already, then all from the oldest on, at times one step back.
 
@@ -175,29 +171,29 @@ def swap_under(load: Load, app: Edge, index_dir: Path, generations: list[str]) -
     """Let each generation serve in turn, and be asked."""
     for number, generation in enumerate(generations):
         rollback(index_dir, generation)
-        eventually(lambda wanted=generation: in_use(app) == wanted, within_s=20)
+        eventually(partial(is_in_use, app, generation), within_s=20)
         load.announced = number
         load.until_answered(ANSWERS_BETWEEN)
 
 
-def in_use(app: Edge) -> str | None:
+def is_in_use(app: Edge, generation: str) -> bool:
     index = app.service.loader.index
-    return index and index.generation
+    return index is not None and index.generation == generation
 
 
 def test_no_answer_is_older_than_the_index_its_question_met(
-    tmp_path: Path, engine: FakeEngine, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engine: FakeEngine, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.script = cite
     index_dir = tmp_path / "index"
-    cache = {"enabled": True, "redis_url": valkey.url}
+    cache = cached_in(valkey)
     with live(settings_for(engine.url, index_dir, cache=cache), wait=False) as (client, app):
         loader = app.service.loader
         eventually(lambda: loader.cache_embedder is not None, within_s=60)
         editions = build_editions(tmp_path, loader.cache_embedder)
         served = _turns(list(editions))
         monkeypatch.setattr("api.documents.loader.POLL_S", 0.02)
-        eventually(lambda: in_use(app) == served[0], within_s=60)
+        eventually(lambda: is_in_use(app, served[0]), within_s=60)
         load = Load(client)
         with load.running():
             swap_under(load, app, index_dir, served)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -12,7 +14,7 @@ from api.cache.entries import (
     partition_of,
     unpack_embedding,
 )
-from tests.cache.conftest import entry, vector
+from tests.cache.entries import entry, vector
 
 
 def test_entry_comes_back_as_it_was() -> None:
@@ -42,7 +44,7 @@ def test_expiry_is_spread_around_a_day() -> None:
 
 
 def test_new_entry_after_a_history_has_no_embedding() -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "answer": "yes", "tenant": "acme", "generation": "g1", "payload": None, "usage": None,
         "finish_reason": "stop", "doc_ids": ("d",), "passage_ids": (),
     }  # fmt: skip

@@ -3,32 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cache.partition import PartitionKey, history_key, in_generation, partition_key
-
-SCOPE = PartitionKey(
-    tenant="acme",
-    generation="g1",
-    engine_model="qwen",
-    temperature=0.1,
-    max_tokens=256,
-    prompt_version="v1",
-    retrieval={"fusion": "convex", "rerank": ""},
-    top_k=3,
-    embedding_model="minilm",
-)
-
-CHANGES = {
-    "tenant": st.text(min_size=1),
-    "generation": st.text(),
-    "engine_model": st.text(),
-    "temperature": st.floats(0, 2),
-    "max_tokens": st.integers(1, 4096),
-    "prompt_version": st.text(),
-    "retrieval": st.dictionaries(st.text(), st.text(), max_size=3),
-    "top_k": st.integers(1, 20),
-    "embedding_model": st.text(),
-    "filters": st.one_of(st.none(), st.dictionaries(st.text(), st.text(), max_size=3)),
-}
+from api.cache.partition import history_key, in_generation, partition_key
+from tests.cache.entries import CHANGES, SCOPE
 
 
 @given(st.sampled_from(sorted(CHANGES)).flatmap(lambda f: st.tuples(st.just(f), CHANGES[f])))

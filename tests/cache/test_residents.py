@@ -6,7 +6,7 @@ import pytest
 
 from api.cache.entries import Entry, decode_entry, encode_entry
 from api.cache.residents import PAYLOAD_SHARE, Residents
-from tests.cache.conftest import entry
+from tests.cache.entries import entry
 
 DIM = 384
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,7 +55,8 @@ def test_search_agrees_with_brute_force(n: int, dim: int) -> None:
 def test_index_any_history_is_like_a_dict(
     steps: list[tuple[str, int]], dim: int, small: int
 ) -> None:
-    index, held = SemanticIndex(dim, small=small), {}
+    index = SemanticIndex(dim, small=small)
+    held: dict[str, Any] = {}
     pool = clustered(200, dim)
     for step, (what, number) in enumerate(steps):
         if what == "d":

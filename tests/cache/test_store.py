@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import Awaitable, Callable
 
@@ -11,27 +10,22 @@ from api.cache.store import LOG, Added, Deleted, Store, Voided, Write
 from api.cache.writer import TOUCH_S, Writer
 from api.stores.breaker import Breaker
 from api.stores.calls import StoreDown, StoreRefused
-from tests.cache.conftest import Valkey, entry, vector
+from tests.cache.entries import entry, vector
+from tests.support.servers import RedisServer
+from tests.support.waiting import until
 
 BOUND_S = 0.4
 
 
-def run(valkey: Valkey, scenario: Callable[[Store], Awaitable[None]]) -> None:
+def run(valkey: RedisServer, scenario: Callable[[Store], Awaitable[None]]) -> None:
     async def main() -> None:
-        redis = valkey.client()
+        redis = valkey.client(1.0)
         try:
             await scenario(Store(redis, name="test", breaker=Breaker("cache", open_s=0.3)))
         finally:
             await redis.aclose()
 
     asyncio.run(main())
-
-
-async def until(is_true: Callable[[], bool], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_true():
-        assert time.monotonic() < deadline, "never came true"
-        await asyncio.sleep(0.01)
 
 
 def put(question: str, **fields) -> Write:
@@ -41,11 +35,16 @@ def put(question: str, **fields) -> Write:
     )
 
 
-def test_store_write_is_read_and_logged(valkey: Valkey) -> None:
+def id_of(write: Write) -> str:
+    assert isinstance(write.change, Added)
+    return write.change.id
+
+
+def test_store_write_is_read_and_logged(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         writes = [put("one?"), Write([], Deleted(["x"])), Write([("DEL", "none")])]
         assert await store.write(writes) == [True, True, True]
-        id = writes[0].change.id
+        id = id_of(writes[0])
         assert await store.get(entry_key(id)) == writes[0].commands[0][2]
         assert await store.get_many([entry_key(id), "none"]) == [writes[0].commands[0][2], None]
         log = await store.read_log("0-0", 10)
@@ -58,7 +57,7 @@ def test_store_write_is_read_and_logged(valkey: Valkey) -> None:
     run(valkey, scenario)
 
 
-def test_store_log_of_a_newer_version_is_skipped(valkey: Valkey) -> None:
+def test_store_log_of_a_newer_version_is_skipped(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         await store._redis.xadd(LOG, {b"c": b"\x81\xa1a\x01"})
         await store._redis.xadd(LOG, {b"other": b""})
@@ -68,10 +67,10 @@ def test_store_log_of_a_newer_version_is_skipped(valkey: Valkey) -> None:
 
 
 @pytest.mark.parametrize("harm", ["kill", "stop"])
-def test_store_gone_raises_in_time_and_comes_back(valkey: Valkey, harm: str) -> None:
+def test_store_gone_raises_in_time_and_comes_back(valkey: RedisServer, harm: str) -> None:
     async def scenario(store: Store) -> None:
         await store.get("a")
-        valkey.kill() if harm == "kill" else valkey.send(signal.SIGSTOP)
+        valkey.kill() if harm == "kill" else valkey.freeze()
         took_s = []
         for _ in range(6):
             started = time.monotonic()
@@ -80,7 +79,7 @@ def test_store_gone_raises_in_time_and_comes_back(valkey: Valkey, harm: str) -> 
             took_s.append(time.monotonic() - started)
         assert sorted(took_s)[2] < BOUND_S
         assert min(took_s[3:]) < 0.02  # the breaker is open: nobody is asked
-        valkey.start() if harm == "kill" else valkey.send(signal.SIGCONT)
+        valkey.start() if harm == "kill" else valkey.thaw()
         async with asyncio.timeout(5):
             while True:
                 await asyncio.sleep(0.35)
@@ -91,7 +90,7 @@ def test_store_gone_raises_in_time_and_comes_back(valkey: Valkey, harm: str) -> 
     run(valkey, scenario)
 
 
-def test_store_that_answered_while_we_were_busy_is_not_late(valkey: Valkey) -> None:
+def test_store_that_answered_while_we_were_busy_is_not_late(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         await store.get("a")
         for _ in range(3):
@@ -104,7 +103,7 @@ def test_store_that_answered_while_we_were_busy_is_not_late(valkey: Valkey) -> N
     run(valkey, scenario)
 
 
-def test_store_full_is_refused_not_down(valkey: Valkey) -> None:
+def test_store_full_is_refused_not_down(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         await store._redis.config_set("maxmemory-policy", "noeviction")
         await store._redis.config_set("maxmemory", "1mb")
@@ -118,7 +117,7 @@ def test_store_full_is_refused_not_down(valkey: Valkey) -> None:
     run(valkey, scenario)
 
 
-def test_writer_waits_for_the_store_and_drains_at_the_end(valkey: Valkey) -> None:
+def test_writer_waits_for_the_store_and_drains_at_the_end(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         writer = Writer(store)
         writer.start()
@@ -139,7 +138,7 @@ def test_writer_waits_for_the_store_and_drains_at_the_end(valkey: Valkey) -> Non
     run(valkey, scenario)
 
 
-def test_writer_full_drops_the_oldest(valkey: Valkey) -> None:
+def test_writer_full_drops_the_oldest(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         writer = Writer(store, max_waiting=10)
         for n in range(25):
@@ -155,14 +154,14 @@ def test_writer_full_drops_the_oldest(valkey: Valkey) -> None:
     run(valkey, scenario)
 
 
-def test_writer_touch_keeps_an_entry_young(valkey: Valkey) -> None:
+def test_writer_touch_keeps_an_entry_young(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         writer = Writer(store)
         hot, cold = put("hot?"), put("cold?")
         await store.write([hot, cold])
         writer.start()
         await asyncio.sleep(1.2)  # idle times are in whole seconds
-        writer.touch(hot.change.id)
+        writer.touch(id_of(hot))
         await until(lambda: not writer._touched)
         await writer.close(5.0)
         assert await idle_s(store, hot) < await idle_s(store, cold)
@@ -173,7 +172,7 @@ def test_writer_touch_keeps_an_entry_young(valkey: Valkey) -> None:
     run(valkey, scenario)
 
 
-def test_writer_gathers_the_touches_of_an_entry(valkey: Valkey) -> None:
+def test_writer_gathers_the_touches_of_an_entry(valkey: RedisServer) -> None:
     async def scenario(store: Store) -> None:
         writer = Writer(store)
         write = put("hot?")
@@ -181,7 +180,7 @@ def test_writer_gathers_the_touches_of_an_entry(valkey: Valkey) -> None:
         writer.start()
         before, started = await touches(store), time.monotonic()
         for _ in range(100):
-            writer.touch(write.change.id)
+            writer.touch(id_of(write))
             await asyncio.sleep(0.005)
         await until(lambda: not writer._touched)
         await writer.close(1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from api.cache.verifier import CrossEncoderVerifier, load_verifier
 from retrieval.types import ModelUnavailable
-from tests.cache.conftest import entry
+from tests.cache.entries import entry
 from tests.retrieval.tiny_models import break_tokenizer, save_cross_encoder
 
 

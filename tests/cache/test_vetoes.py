@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.cache.features import read_question
-from api.cache.vetoes import REASONS, veto
-from retrieval.language.likeness import is_typo
+from api.cache.vetoes import veto
 
 TRAPS = {
     "number": """
@@ -106,14 +105,14 @@ How do I delete the file? | How do I remove the file?
 
 
 def pairs(table: str) -> list[tuple[str, str]]:
-    return [tuple(line.split(" | ")) for line in table.strip().splitlines()]
+    split = (line.partition(" | ") for line in table.strip().splitlines())
+    return [(a, b) for a, _, b in split]
 
 
 @pytest.mark.parametrize(
     ("reason", "a", "b"), [(reason, *pair) for reason, t in TRAPS.items() for pair in pairs(t)]
 )
 def test_veto_trap_is_told(reason: str, a: str, b: str) -> None:
-    assert reason in REASONS
     assert veto(read_question(a), read_question(b)) == reason
     assert veto(read_question(b), read_question(a)) == reason
 
@@ -181,21 +180,6 @@ def test_names_are_told_by_capitals() -> None:
     )
     assert read_question("WHERE DOES JANE LIVE").entities == ()
     assert read_question("Where do I live?").entities == ()
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "expected"),
-    [
-        ("adress", "address", True),
-        ("chnage", "change", True),
-        ("color", "colour", True),
-        ("debit", "credit", False),
-        ("table", "cable", False),
-        ("prednisone", "prednisolone", False),
-    ],
-)
-def test_typo_is_one_slip(x: str, y: str, expected: bool) -> None:
-    assert is_typo(x, y) is expected is is_typo(y, x)
 
 
 def test_veto_is_fast() -> None:

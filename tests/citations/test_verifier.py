@@ -21,10 +21,11 @@ from api.citations.verifier import (
     load_citation_verifier,
 )
 from retrieval.types import ModelUnavailable
-from tests.answering.test_cached import Valkey, caching
 from tests.retrieval.tiny_models import break_tokenizer, save_cross_encoder
-from tests.support.fake_engine import FakeEngine, saying
+from tests.support.caching import caching
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import QUESTION, frames, live, settings_for
+from tests.support.servers import RedisServer
 
 ANSWER = "Lima is the capital of Peru [1]. It is home to millions. Nobody lives there [2]."
 TEXTS = ("Lima is the capital of Peru.", "Ten million people call the city their own.")
@@ -221,24 +222,20 @@ def test_answer_is_judged_by_the_model_of_the_settings(
 
 
 def test_model_that_breaks_costs_neither_the_answer_nor_the_cache_its_truth(
-    engine: FakeEngine, index_dir: Path, tmp_path: Path
+    engine: FakeEngine, index_dir: Path, tmp_path: Path, valkey: RedisServer
 ) -> None:
     engine.script = saying(["Paris is the capital", " of France [1]."])
     path = tmp_path / "m"
     save_cross_encoder(path)
-    valkey = Valkey()
-    try:
-        models = {"citations": {"verifier_model": str(path)}}
-        with caching(engine, index_dir, valkey, **models) as (client, app):
-            working = app.service.citation_verifier._model
-            app.service.citation_verifier._model = None
-            broken = client.post("/query", QUESTION).json()
-            stream = frames(client.post("/query/stream", QUESTION).body)
-            app.service.citation_verifier._model = working
-            mended = client.post("/query", QUESTION).json()
-            hit = client.post("/query", QUESTION).json()
-    finally:
-        valkey.stop()
+    models = {"citations": {"verifier_model": str(path)}}
+    with caching(engine, index_dir, valkey, **models) as (client, app):
+        working = app.service.citation_verifier._model
+        app.service.citation_verifier._model = None
+        broken = client.post("/query", QUESTION).json()
+        stream = frames(client.post("/query/stream", QUESTION).body)
+        app.service.citation_verifier._model = working
+        mended = client.post("/query", QUESTION).json()
+        hit = client.post("/query", QUESTION).json()
     assert (broken["degraded"], mended["degraded"]) == (["citations_unverified"], [])
     assert [citation["kind"] for citation in broken["citations"]] == ["cited"]
     assert stream[-1].data["degraded"] == ["citations_unverified"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_engine import FakeEngine
+from tests.support.engine import FakeEngine
 from tests.support.harness import Client, live, settings_for
 from tests.support.ports import free_port
 

@@ -9,15 +9,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from api.admission.caller import KeyBudget, Limit, LimitOverride
+from api.admission.door import Rules
 from api.admission.keys import KeyRecord, KeySpec, read_api_key
 from api.cli.keys import keys_group, open_key_store
 from api.errors import Unauthorized
-from tests.admission.conftest import Server
-from tests.admission.doors import PEPPER, Rules, ask, opened
+from tests.admission.doors import PEPPER, ask, opened
+from tests.support.servers import RedisServer
 
 
 class Cli:
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.group: click.Group = keys_group(lambda: open_key_store(server.url, PEPPER))
 
@@ -54,8 +55,8 @@ class Cli:
 
 
 @pytest.fixture
-def cli(server: Server) -> Cli:
-    return Cli(server)
+def cli(ledger_server: RedisServer) -> Cli:
+    return Cli(ledger_server)
 
 
 def test_create_prints_the_key_once_and_it_is_admitted(cli: Cli) -> None:
@@ -197,8 +198,9 @@ def test_store_gone_is_exit_code_1_and_does_not_show_its_address(cli: Cli) -> No
 def test_store_refusing_says_so(cli: Cli) -> None:
     @asynccontextmanager
     async def full():
+        async with cli.server.client() as redis:
+            await redis.config_set("maxmemory", "1")
         async with open_key_store(cli.server.url, PEPPER) as store:
-            await store._calls.redis.config_set("maxmemory", "1")
             yield store
 
     done = CliRunner().invoke(keys_group(full), ["create", "--name", "n"])

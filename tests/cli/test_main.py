@@ -3,20 +3,9 @@
 import json
 import re
 import socket
-import subprocess
 from pathlib import Path
 
-from tests.embedded.test_children import RAGRELAY, clean_environ
-
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RAGRELAY, *arguments],
-        env=clean_environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+from tests.support.cli import run
 
 
 def test_version_is_printed() -> None:
@@ -73,6 +62,13 @@ def test_index_nothing_to_index_fails_and_keeps_the_old(tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert "nowhere" in failed.stderr
     assert (index_dir / "CURRENT").read_bytes() == before
+
+
+def test_eval_of_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"data": 1}')
+    done = run("eval", "squad", str(tmp_path / "broken.json"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("ragrelay: not SQuAD JSON")
 
 
 def test_eval_qrels_prints_the_table(tmp_path: Path) -> None:

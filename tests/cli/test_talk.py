@@ -2,18 +2,17 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from api.cli.client import shown
 from api.cli.talk import MAX_HISTORY_BYTES, MAX_TURNS, _bounded
-from tests.cli.test_main import run
-from tests.embedded.test_children import RAGRELAY, clean_environ
-from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.support.harness import Client, eventually, live, settings_for
+from tests.support.cli import run, started
+from tests.support.engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client, live, settings_for
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 QUESTION = "What is the capital of France?"
 
@@ -97,14 +96,8 @@ def test_refusal_and_broken_stream_are_one_line_and_exit_code_1(
 def test_chat_carries_its_history_and_ends_with_its_input(
     client: Client, engine: FakeEngine
 ) -> None:
-    done = subprocess.run(
-        [*RAGRELAY, "chat", "--url", client.url],
-        env=clean_environ(),
-        input=f"{QUESTION}\n\nno\nWhat lies on the Seine river of France?\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    asked = f"{QUESTION}\n\nno\nWhat lies on the Seine river of France?\n"
+    done = run("chat", "--url", client.url, input=asked)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Paris is it.") == 2
     assert "query" in done.stderr  # "no" is too short to ask
@@ -113,22 +106,9 @@ def test_chat_carries_its_history_and_ends_with_its_input(
     assert turns[:2] == [QUESTION, "Paris is it."]
 
 
-def hears_interrupts() -> None:
-    """A shell's background job, as this test-suite may be, starts with SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def test_chat_interrupted_stops_the_answer_and_goes_on(client: Client, engine: FakeEngine) -> None:
     engine.script = saying(["Paris "] * 200, every=0.05)
-    process = subprocess.Popen(
-        [*RAGRELAY, "chat", "--url", client.url],
-        env=clean_environ(PYTHONUNBUFFERED="1"),
-        preexec_fn=hears_interrupts,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
+    with started("chat", "--url", client.url) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(QUESTION.encode() + b"\n")
         process.stdin.flush()
@@ -139,29 +119,16 @@ def test_chat_interrupted_stops_the_answer_and_goes_on(client: Client, engine: F
         out, errors = process.communicate(QUESTION.encode() + b"\n", timeout=60)
         assert process.returncode == 0, errors
         assert b"(stopped)" in out and b"Paris is it." in out
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_ask_interrupted_is_exit_code_130(client: Client, engine: FakeEngine) -> None:
     engine.script = saying(["Paris "] * 200, every=0.05)
-    process = subprocess.Popen(
-        [*RAGRELAY, "ask", QUESTION, "--url", client.url],
-        env=clean_environ(PYTHONUNBUFFERED="1"),
-        preexec_fn=hears_interrupts,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
+    with started("ask", QUESTION, "--url", client.url) as process:
         assert process.stdout is not None
         assert process.stdout.read(6) == b"Paris "
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors.strip()) == (130, b"ragrelay: interrupted")
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_status_shows_parts_and_budgets(client: Client) -> None:

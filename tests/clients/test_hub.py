@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
-from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub import AsyncInferenceClient, ChatCompletionInputStreamOptions, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.support.harness import Client, eventually
+from tests.support.engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+WITH_USAGE = ChatCompletionInputStreamOptions(include_usage=True)
 MODEL = "ragrelay"
 """Without it the client asks for a model `dummy`."""
 
@@ -34,7 +37,7 @@ def test_hub_stream_with_usage(hub: InferenceClient, engine: FakeEngine, piece: 
     engine.script = saying(["Paris", piece, " it."])
     chunks = list(
         hub.chat_completion(
-            QUESTION, model=MODEL, stream=True, stream_options={"include_usage": True}
+            QUESTION, model=MODEL, stream=True, stream_options=WITH_USAGE
         )
     )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -70,7 +73,7 @@ def test_hub_stream_closed_stops_the_engine(client: Client, engine: FakeEngine) 
         hub = AsyncInferenceClient(base_url=f"{client.url}/v1")
         stream = await hub.chat_completion(QUESTION, model=MODEL, stream=True)
         await anext(aiter(stream))
-        await stream.aclose()
+        await cast(Any, stream).aclose()
         await hub.close()
 
     asyncio.run(run())

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.support.harness import Client, eventually
+from tests.support.engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 PACKAGE = Path(sys.prefix) / "openai-npm" / "node_modules" / "openai" / "index.mjs"
 PROLOGUE = """

@@ -8,8 +8,9 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.support.fake_engine import DONE, FakeEngine, delta, event, saying, sending
-from tests.support.harness import Client, eventually
+from tests.support.engine import DONE, FakeEngine, delta, event, saying, sending
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 QUESTION: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Be brief."},

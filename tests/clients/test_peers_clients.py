@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_engine import FakeEngine, saying
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import Client
 
 PYTHON = Path(sys.prefix) / "peers-clients" / "bin" / "python"

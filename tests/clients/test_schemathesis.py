@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_engine import FakeEngine
+from tests.support.engine import FakeEngine
 from tests.support.harness import Client
 
 PYTHON = Path(sys.prefix) / "schemathesis" / "bin" / "python"
@@ -33,7 +33,7 @@ def test_schema_holds_for_whatever_is_asked(
         pytest.skip("schemathesis is not installed: make .venv/schemathesis")
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
-    command = [PYTHON, "-m", "schemathesis.cli", "--config-file", config]
+    command = [str(PYTHON), "-m", "schemathesis.cli", "--config-file", str(config)]
     command += ["run", f"{client.url}/schema", "--phases", "examples,coverage,fuzzing"]
     command += ["--max-examples", "10", "--seed", "1"]
     done = subprocess.run(

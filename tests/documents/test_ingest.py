@@ -138,7 +138,7 @@ async def test_stopping_gives_the_build_up_and_leaves_its_changes(tmp_path: Path
     async with running(tmp_path, Loader(embedder)) as ingest:
         job = await submit(ingest, "a")
         await asyncio.to_thread(embedder.begun.wait, 20)
-        shown = ingest.shown(await until(ingest, job, state="running"))
+        shown = ingest.with_progress(await until(ingest, job, state="running"))
         assert (shown.state, shown.stage in ("split", "embed", "read")) == ("running", True)
         asyncio.get_running_loop().call_later(0.2, embedder.may_end.set)
     assert list_generations(tmp_path) == []

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import aiohttp
 
-from bench.swaps import Answer, Load, cite, memory, publish
-from tests.retrieval.library.test_killed import alone
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import Client, eventually
+from tests.documents.swapping import Answer, Load, cite, memory, publish
+from tests.support.documents import alone
+from tests.support.engine import FakeEngine
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 SWAPS = 8
 DOCUMENTS = 12

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,30 +12,19 @@ from pathlib import Path
 import pytest
 
 from api.embedded.children import ledger_socket
-from tests.support.harness import Client, eventually, frames, text_of
+from tests.support.cli import started
+from tests.support.harness import Client, frames, text_of
 from tests.support.ports import free_port
-
-RAGRELAY = [sys.executable, "-c", "from api.cli.main import main; main()"]
-
-
-def clean_environ(**variables: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | variables
+from tests.support.waiting import eventually
 
 
 @contextmanager
 def running(index_dir: Path, *arguments: str) -> Iterator[tuple[Client, subprocess.Popen[bytes]]]:
     """Run `ragrelay …` on a free port until the block ends."""
     port = free_port()
-    environ = clean_environ(API_PORT=str(port), RETRIEVAL_INDEX_DIR=str(index_dir))
-    process = subprocess.Popen(
-        [*RAGRELAY, *arguments], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
+    variables = {"API_PORT": str(port), "RETRIEVAL_INDEX_DIR": str(index_dir)}
+    with started(*arguments, **variables) as process:
         yield Client(port), process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def is_ready(client: Client) -> bool:

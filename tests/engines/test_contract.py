@@ -9,20 +9,23 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 import pytest
 
 from api.engines.client import Engine, EngineLimits, Finish, Sampling, engine_session
 from api.errors import PromptTooLong
-from tests.support.dialects import DIALECTS, MODEL
-from tests.support.fake_engine import Exchange, FakeEngine
-from tests.support.harness import eventually
+from tests.support.engine import DIALECTS, MODEL, Exchange, FakeEngine
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 LIMITS = EngineLimits(connect_s=3, first_token_s=120, token_s=60)
 HELLO = [{"role": "user", "content": "Say hello to the people of Lima in one sentence."}]
+
+
+T = TypeVar("T")
 
 
 class Subject(msgspec.Struct):
@@ -93,10 +96,10 @@ class Said(msgspec.Struct):
         return "".join(self.pieces)
 
 
-def with_engine(subject: Subject, use: Callable) -> object:
+def with_engine(subject: Subject, use: Callable[[Engine], Awaitable[T]]) -> T:
     """Run `use(engine)` on a loop of its own, once the engine is up."""
 
-    async def run() -> object:
+    async def run() -> T:
         async with engine_session() as session:
             engine = Engine(
                 session,
@@ -118,7 +121,7 @@ def with_engine(subject: Subject, use: Callable) -> object:
 async def say(engine: Engine, messages: list, max_tokens: int = 16, temperature: float = 0) -> Said:
     deadline = asyncio.get_running_loop().time() + 300
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-    pieces = []
+    pieces: list[str] = []
     async for piece in engine.stream(messages, sampling, request_id="r", deadline=deadline):
         if isinstance(piece, Finish):
             return Said(pieces, piece)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,10 +21,9 @@ from api.errors import EngineDisconnect, EngineSilent, RagError
 from api.http.responses import StreamedAnswer
 from api.runtime.drain import Drain
 from api.telemetry.record import Record
-from tests.support.dialects import DIALECTS, in_stream, tgi_stream
-from tests.support.fake_engine import Exchange, FakeEngine, saying
+from tests.support.engine import DIALECTS, Exchange, FakeEngine, in_stream, saying, tgi_stream
 from tests.support.fault_proxy import FaultProxy, Faults
-from tests.support.harness import eventually
+from tests.support.waiting import eventually
 
 LIMITS = EngineLimits(connect_s=1, first_token_s=1.5, token_s=1.0)
 PIECES = ["Hola", " Perú", " 🙂\u2028", "!"]
@@ -39,7 +39,7 @@ def ask(url: str, *, deadline_s: float = 20, limits: EngineLimits = LIMITS) -> s
             deadline = asyncio.get_running_loop().time() + deadline_s
             sampling = Sampling(max_tokens=8, temperature=0)
             stream = engine.stream([], sampling, request_id="r", deadline=deadline)
-            pieces = []
+            pieces: list[str] = []
             try:
                 async for piece in stream:
                     if isinstance(piece, Finish):
@@ -241,7 +241,7 @@ def test_script_of_tgi_is_what_its_own_document_says() -> None:
     validator("ErrorResponse").validate(refused)
 
 
-def _without_nullable(node: object) -> object:
+def _without_nullable(node: Any) -> Any:
     """Turn OpenAPI 3.0's `nullable` into JSON Schema."""
     if isinstance(node, list):
         return [_without_nullable(entry) for entry in node]

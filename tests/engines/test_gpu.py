@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_engine import FakeEngine
+from tests.support.engine import FakeEngine
 from tests.support.harness import live, settings_for
 
 DCGM = b"""# TYPE DCGM_FI_DEV_FB_USED gauge

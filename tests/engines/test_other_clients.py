@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dialects import DIALECTS, MODEL, frame, in_stream
-from tests.support.fake_engine import Exchange, FakeEngine
+from tests.support.engine import DIALECTS, MODEL, Exchange, FakeEngine, frame, in_stream
 from tests.support.harness import Client
 
 PIECES = ["Paris", " isé", " it."]
@@ -44,7 +43,7 @@ def ours(engine: FakeEngine, kind: str) -> tuple[str, int, int]:
 
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_hub_client_sees_the_same_text_and_usage(engine: FakeEngine, kind: str) -> None:
-    from huggingface_hub import AsyncInferenceClient
+    from huggingface_hub import AsyncInferenceClient, ChatCompletionInputStreamOptions
 
     engine.script = in_stream(*DIALECTS[kind].stream(PIECES))
 
@@ -54,7 +53,7 @@ def test_hub_client_sees_the_same_text_and_usage(engine: FakeEngine, kind: str) 
             [{"role": "user", "content": "q"}],
             model=MODEL,
             stream=True,
-            stream_options={"include_usage": True},
+            stream_options=ChatCompletionInputStreamOptions(include_usage=True),
             max_tokens=8,
         )
         text, usage = "", None

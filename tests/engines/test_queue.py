@@ -1,73 +1,14 @@
 """The queue before the engine, on a virtual clock: overload, fairness, lanes, leaks."""
 
 import asyncio
-import random
 import statistics
-from collections import Counter
-from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from api.admission.refusals import Overloaded
-from api.engines.queue import MAX_RETRY_S, MIN_RETRY_S, EngineQueue, Lane
+from api.engines.queue import MAX_RETRY_S, MIN_RETRY_S, Lane
+from api.errors import EngineOverloaded
+from tests.engines.queue_load import CAPACITY, SERVICE_S, SLOTS, Load, assert_idle, now, queue_of
 from tests.support.virtual_loop import run_virtually
-
-SLOTS = 4
-SERVICE_S = 1.0
-CAPACITY = SLOTS / SERVICE_S
-"""Answers a second."""
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def queue_of(slots: int = SLOTS, waiting: int = 16, wait_s: float = 5.0) -> EngineQueue:
-    return EngineQueue(max_concurrent=slots, max_waiting=waiting, wait_s=wait_s)
-
-
-def assert_idle(queue: EngineQueue) -> None:
-    assert (queue.in_use, queue.waiting) == (0, 0)
-    assert not any(line._by_subject for line in queue._lines.values())
-
-
-class Load:
-    """Requests of many callers, and what became of them."""
-
-    def __init__(self, queue: EngineQueue, service_s: float = SERVICE_S) -> None:
-        self.queue = queue
-        self.service_s = service_s
-        self.served: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
-        self.refused_after: list[float] = []
-        self.waits: dict[str, list[float]] = {}
-        self.most_in_use = 0
-
-    async def request(self, subject: str, lane: Lane = "interactive") -> None:
-        asked = now()
-        try:
-            permit = await self.queue.enter(subject, lane)
-        except Overloaded:
-            self.refused[subject] += 1
-            self.refused_after.append(now() - asked)
-            return
-        with permit:
-            self.waits.setdefault(subject, []).append(permit.waited_s)
-            self.most_in_use = max(self.most_in_use, self.queue.in_use)
-            await asyncio.sleep(self.service_s)
-        self.served[subject] += 1
-
-    async def arrive(self, rate: float, for_s: float, subject: Callable[[int], str]) -> None:
-        """Send requests at random times, whatever becomes of those before."""
-        dice, tasks, n = random.Random(5), [], 0
-        end = now() + for_s
-        while now() < end:
-            tasks.append(asyncio.create_task(self.request(subject(n))))
-            n += 1
-            await asyncio.sleep(dice.expovariate(rate))
-        await asyncio.gather(*tasks)
 
 
 def goodput(load_factor: float, waiting: int, wait_s: float) -> tuple[float, Load]:
@@ -104,7 +45,7 @@ def test_queue_refusal_says_when_to_come_back() -> None:
         await asyncio.sleep(18.5)  # 36 served, 4 before the engine, 4 wait
         everyone += [asyncio.create_task(load.request(f"late{i}")) for i in range(36)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded) as refused:
+        with pytest.raises(EngineOverloaded) as refused:
             await load.queue.enter("too late")
         assert refused.value.retry_after_s == pytest.approx(41 / 2, rel=0.15)
         await asyncio.gather(*everyone)
@@ -129,7 +70,7 @@ def test_queue_waits_no_longer_than_its_deadline() -> None:
         queue = queue_of(slots=1, wait_s=3.0)
         permit = await queue.enter("a")
         started = now()
-        with pytest.raises(Overloaded):
+        with pytest.raises(EngineOverloaded):
             await queue.enter("b")
         assert now() - started == pytest.approx(3.0)
         assert queue.waiting == 0
@@ -183,7 +124,7 @@ def test_queue_full_of_equals_refuses_the_newcomer_at_once() -> None:
         await asyncio.sleep(0)
         for name in "da":
             started = now()
-            with pytest.raises(Overloaded):
+            with pytest.raises(EngineOverloaded):
                 await queue.enter(name)
             assert now() == started
         first.release()
@@ -202,9 +143,9 @@ def test_queue_full_the_one_with_more_than_its_share_makes_room() -> None:
         await asyncio.sleep(0)
         other = asyncio.create_task(queue.enter("other"))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
+        with pytest.raises(EngineOverloaded):
             await greedy[2]
-        with pytest.raises(Overloaded):
+        with pytest.raises(EngineOverloaded):
             await queue.enter("greedy")
         first.release()
         (await greedy[0]).release()
@@ -223,7 +164,7 @@ def test_queue_interactive_goes_before_batch_and_takes_its_place() -> None:
         async def wait(name: str, lane: Lane) -> None:
             try:
                 permit = await queue.enter(name, lane)
-            except Overloaded:
+            except EngineOverloaded:
                 order.append(f"{name} refused")
                 return
             order.append(name)
@@ -240,111 +181,6 @@ def test_queue_interactive_goes_before_batch_and_takes_its_place() -> None:
         served = [name for name in order if "refused" not in name]
         assert served[0] == "person" and len(served) == 3
         assert "batch3 refused" in order and len(order) == 5
-
-    run_virtually(main())
-
-
-def test_permit_given_back_twice_gives_back_one() -> None:
-    async def main() -> None:
-        queue = queue_of(slots=2)
-        permits = [await queue.enter("a") for _ in range(2)]
-        permits[0].release()
-        permits[0].release()
-        assert queue.in_use == 1
-        with permits[1]:
-            permits[1].release()
-        assert_idle(queue)
-
-    run_virtually(main())
-
-
-def test_permit_is_given_back_when_its_answer_fails() -> None:
-    async def main() -> None:
-        queue = queue_of()
-        with pytest.raises(ValueError, match="engine"):
-            with await queue.enter("a"):
-                raise ValueError("engine")
-        assert_idle(queue)
-
-    run_virtually(main())
-
-
-def test_queue_cancelled_in_the_moment_of_its_turn_passes_the_permit_on() -> None:
-    async def main() -> None:
-        queue = queue_of(slots=1)
-        first = await queue.enter("x")
-        gone, next_one = [asyncio.create_task(queue.enter(name)) for name in "ab"]
-        await asyncio.sleep(0)
-        first.release()  # its turn has come…
-        gone.cancel()  # …and it leaves before it knows
-        permit = await next_one
-        with pytest.raises(asyncio.CancelledError):
-            await gone
-        assert (queue.in_use, queue.waiting) == (1, 0)
-        permit.release()
-        assert_idle(queue)
-
-    run_virtually(main())
-
-
-def test_queue_permit_is_not_given_to_who_has_just_left() -> None:
-    async def main() -> None:
-        queue = queue_of(slots=1)
-        first = await queue.enter("x")
-        gone, next_one = [asyncio.create_task(queue.enter(name)) for name in "ab"]
-        await asyncio.sleep(0)
-        gone.cancel()
-        first.release()  # before the cancelled task has run
-        (await next_one).release()
-        assert_idle(queue)
-
-    run_virtually(main())
-
-
-events = st.lists(
-    st.tuples(
-        st.sampled_from(["enter", "cancel", "release", "tick", "both"]),
-        st.integers(0, 7),
-        st.sampled_from(["interactive", "batch"]),
-        st.sampled_from([0.0, 0.3, 1.0, 6.0]),
-    ),
-    max_size=80,
-)
-
-
-@given(events, st.integers(1, 3), st.integers(0, 5))
-@settings(deadline=None)
-def test_queue_permits_never_leak_whatever_happens(history, slots: int, waiting: int) -> None:
-    async def main() -> None:
-        queue = queue_of(slots=slots, waiting=waiting, wait_s=2.0)
-        tasks: list[asyncio.Task] = []
-
-        def held() -> list:
-            done = [task for task in tasks if task.done() and not task.cancelled()]
-            permits = [task.result() for task in done if task.exception() is None]
-            return [permit for permit in permits if permit._queue is not None]
-
-        for action, n, lane, pause_s in history:
-            if action == "enter":
-                tasks.append(asyncio.create_task(queue.enter(f"key{n % 3}", lane)))
-            if action in ("cancel", "both") and tasks:
-                tasks[n % len(tasks)].cancel()
-            if action in ("release", "both") and held():
-                held()[n % len(held())].release()
-            if action == "tick":
-                await asyncio.sleep(pause_s)
-            assert 0 <= queue.in_use <= slots and 0 <= queue.waiting <= waiting
-            assert len(held()) <= queue.in_use
-        for _ in range(len(tasks) + 1):
-            await asyncio.sleep(0.1)
-            for permit in held():
-                permit.release()
-        await asyncio.sleep(3.0)  # whoever still waits has had their time
-        for permit in held():
-            permit.release()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(task.done() for task in tasks)
-        assert_idle(queue)
 
     run_virtually(main())
 
@@ -375,27 +211,5 @@ def test_queue_idle_time_says_nothing_about_the_engine() -> None:
             await asyncio.gather(*burst)
             await asyncio.sleep(1000.0)
         assert load.refused.total() == 0
-
-    run_virtually(main())
-
-
-def test_queue_cancelled_waiter_leaves_no_trace() -> None:
-    async def main() -> None:
-        queue = queue_of(slots=1, waiting=2)
-        permit = await queue.enter("x")
-        waiting = [asyncio.create_task(queue.enter("a")) for _ in range(2)]
-        await asyncio.sleep(0)
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert queue.waiting == 0
-        others = [asyncio.create_task(queue.enter(name)) for name in "bc"]
-        await asyncio.sleep(0)
-        permit.release()
-        for task in others:
-            (await task).release()
-        assert_idle(queue)
-        timers = [each for each in asyncio.get_running_loop()._scheduled if not each.cancelled()]
-        assert timers == []
 
     run_virtually(main())

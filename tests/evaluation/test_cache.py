@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.cache.thresholds import threshold_for
-from api.evaluation.cache import EXACT, NEVER, Judged, evaluate_pairs, judge_file
+from api.evaluation.cache import EXACT, NEVER, Judged, Rate, evaluate_pairs, judge_file
 from api.evaluation.calibration import calibrate
-from api.evaluation.intervals import Rate
 from retrieval.models.embedder import Embedder
 from retrieval.models.resolve import MINILM
 from retrieval.reading.bounded import Unreadable
@@ -42,10 +41,16 @@ def test_rate_interval_is_clopper_and_pearsons(k: int, n: int, low: float, high:
     assert (Rate(k, n).low, Rate(k, n).high) == pytest.approx((low, high), abs=1e-5)
 
 
+@settings(deadline=None)  # the first interval imports scipy
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_rate_interval_holds_the_rate(rate: tuple[int, int]) -> None:
     figure = Rate(*rate)
     assert 0.0 <= figure.low <= figure.value <= figure.high <= 1.0
+
+
+def test_rate_of_no_cases_is_a_dash_and_may_be_anything() -> None:
+    assert str(Rate(0, 0)) == "–"
+    assert (Rate(0, 0).low, Rate(0, 0).high) == (0.0, 1.0)
 
 
 def test_pairs_are_judged_by_the_products_rules(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from api.citations.types import Citation, CitedSpan
 from api.evaluation.answers import evaluate_answers
 from api.evaluation.citations import Places, evaluate, held, load_places, read_cases
 from retrieval.evaluation.evaluation import load_squad, load_squad_answers
-from tests.cli.test_main import run
-from tests.support.fake_engine import FakeEngine, saying
+from retrieval.reading.bounded import Unreadable
+from tests.support.cli import run
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import Client, live, settings_for
 
 PARAGRAPHS = {
@@ -93,6 +94,13 @@ def test_cases_have_the_gold_paragraph_and_a_foreign_sentence(squad: Path) -> No
     }
 
 
+def test_answer_without_its_place_is_refused(squad: Path, tmp_path: Path) -> None:
+    path = tmp_path / "squad.json"
+    path.write_text(squad.read_text().replace('"answer_start"', '"start"'))
+    with pytest.raises(Unreadable, match="question Peru-0: an answer has no answer_start"):
+        load_places(path)
+
+
 def test_evaluate_counts_what_holds_and_what_misleads(squad: Path) -> None:
     report = evaluate(squad)
     assert report.n_questions == 6
@@ -132,7 +140,10 @@ def test_answers_of_a_server_are_judged_with_their_citations(
     engine.script = saying([said])
     queries = {"Peru-0": load_squad(squad)[0]["Peru-0"]}
     report = evaluate_answers(
-        served.url, "", queries, load_squad_answers(squad), load_places(squad)
+        lambda query: served.post("/query", {"query": query}).json(),
+        queries,
+        load_squad_answers(squad),
+        load_places(squad),
     )
     assert (report.precision.mean, report.recall.mean) == (precision, recall)
     assert "citations: precision" in report.to_table()

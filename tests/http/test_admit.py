@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from api.settings.groups import Secret
-from tests.support.fake_engine import FakeEngine
+from api.settings.types import Secret
+from tests.support.engine import FakeEngine
 from tests.support.harness import QUESTION, Client, live, settings_for
 
 KEY = "canary-key-0123456789"

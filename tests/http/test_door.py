@@ -16,40 +16,37 @@ from api.admission.key_store import KeyStore
 from api.admission.keys import KeySpec
 from api.admission.trip import TAKE
 from api.ledger.scripts import RESERVE, SETTLE
-from api.settings.groups import Secret
+from api.settings.types import Secret
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
-from tests.ledger.servers import Server, binary
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.harness import QUESTION, Client, eventually, live, settings_for
+from tests.support.engine import FakeEngine, saying
+from tests.support.harness import QUESTION, Client, live, settings_for
+from tests.support.servers import AS_LEDGER, RedisServer, redis_server
+from tests.support.waiting import eventually
 
 ADMIN = {"X-API-Key": "canary-key-0123456789"}
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    program = binary("valkey")
-    assert program is not None
-    running = Server(program, tmp_path_factory.mktemp("ledger"))
-    running.start()
-    yield running
-    running.kill()
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("ledger"), *AS_LEDGER) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def locked(_engine: FakeEngine, index_dir: Path, ledger: Server) -> Iterator[Client]:
+def locked(_engine: FakeEngine, index_dir: Path, ledger: RedisServer) -> Iterator[Client]:
     settings = settings_for(
         _engine.url,
         index_dir,
         auth={"enabled": True, "api_key": Secret(ADMIN["X-API-Key"])},
-        ledger={"redis_url": Secret(f"unix://{ledger.socket}")},
+        ledger={"redis_url": Secret(ledger.url)},
         limit={"enabled": True, "query_per_minute": 5, "failed_keys_per_minute": 1000},
     )
     with live(settings) as (client, _):
         yield client
 
 
-def with_keys(ledger: Server, use):
+def with_keys(ledger: RedisServer, use):
     async def main():
         redis: Redis = ledger.client()
         try:
@@ -60,14 +57,14 @@ def with_keys(ledger: Server, use):
     return asyncio.run(main())
 
 
-def new_key(ledger: Server, **spec) -> tuple[str, dict[str, str]]:
+def new_key(ledger: RedisServer, **spec) -> tuple[str, dict[str, str]]:
     """Make a key; return its id and the header that carries it."""
     created = with_keys(ledger, lambda store: store.create(KeySpec(name="test", **spec)))
     return created.record.id, {"Authorization": f"Bearer {created.key.text()}"}
 
 
 def test_key_of_the_store_is_admitted_and_counted_for_itself(
-    locked: Client, engine: FakeEngine, ledger: Server
+    locked: Client, engine: FakeEngine, ledger: RedisServer
 ) -> None:
     _, one = new_key(ledger)
     _, other = new_key(ledger)
@@ -83,7 +80,7 @@ def test_key_of_the_store_is_admitted_and_counted_for_itself(
 
 
 def test_rate_limit_status_tells_and_takes_nothing(
-    locked: Client, engine: FakeEngine, ledger: Server
+    locked: Client, engine: FakeEngine, ledger: RedisServer
 ) -> None:
     own = LimitOverride(route_class="query", requests=7)
     _, key = new_key(ledger, limits=(own,))
@@ -97,7 +94,7 @@ def test_rate_limit_status_tells_and_takes_nothing(
 
 
 def test_key_revoked_is_refused_at_the_next_request(
-    locked: Client, engine: FakeEngine, ledger: Server
+    locked: Client, engine: FakeEngine, ledger: RedisServer
 ) -> None:
     key_id, key = new_key(ledger)
     assert locked.post("/query", QUESTION, key).status == 200
@@ -107,7 +104,7 @@ def test_key_revoked_is_refused_at_the_next_request(
 
 
 def test_key_rotated_serves_on_in_its_grace(
-    locked: Client, engine: FakeEngine, ledger: Server
+    locked: Client, engine: FakeEngine, ledger: RedisServer
 ) -> None:
     key_id, old = new_key(ledger)
     created = with_keys(ledger, lambda store: store.rotate(key_id, grace_s=60))
@@ -127,7 +124,7 @@ def test_key_rotated_serves_on_in_its_grace(
     ],
 )
 def test_scope_decides(
-    locked: Client, engine: FakeEngine, ledger: Server, scope, method, path, status
+    locked: Client, engine: FakeEngine, ledger: RedisServer, scope, method, path, status
 ) -> None:
     _, key = new_key(ledger, scopes=frozenset({scope}))
     body = b'{"query": "Where is Lima?"}' if method == "POST" else None
@@ -135,7 +132,7 @@ def test_scope_decides(
     assert answered.status == status
 
 
-def test_key_budget_is_its_own(locked: Client, engine: FakeEngine, ledger: Server) -> None:
+def test_key_budget_is_its_own(locked: Client, engine: FakeEngine, ledger: RedisServer) -> None:
     _, poor = new_key(ledger, budgets=(KeyBudget("day", 1),))
     _, rich = new_key(ledger, budgets=(KeyBudget("day", 10**9),))
     assert locked.post("/query", QUESTION, poor).error()["code"] == "budget_exhausted"
@@ -146,13 +143,13 @@ def test_key_budget_is_its_own(locked: Client, engine: FakeEngine, ledger: Serve
 
 
 def test_feedback_of_another_tenant_evicts_nothing(
-    _engine: FakeEngine, engine: FakeEngine, index_dir: Path, ledger: Server
+    _engine: FakeEngine, engine: FakeEngine, index_dir: Path, ledger: RedisServer
 ) -> None:
     settings = settings_for(
         _engine.url,
         index_dir,
         auth={"enabled": True, "api_key": Secret(ADMIN["X-API-Key"])},
-        ledger={"redis_url": Secret(f"unix://{ledger.socket}")},
+        ledger={"redis_url": Secret(ledger.url)},
         cache={"enabled": True, "redis_url": Secret(f"unix://{ledger.socket}?db=1")},
     )
     _, mine = new_key(ledger, tenant="acme")
@@ -185,13 +182,13 @@ def test_overload_refuses_at_once_and_serves_the_rest(engine: FakeEngine, index_
 
 
 def test_trips_to_the_ledger_one_for_a_hit_three_for_a_miss(
-    _engine: FakeEngine, engine: FakeEngine, index_dir: Path, ledger: Server
+    _engine: FakeEngine, engine: FakeEngine, index_dir: Path, ledger: RedisServer
 ) -> None:
     settings = settings_for(
         _engine.url,
         index_dir,
         auth={"enabled": True, "api_key": Secret(ADMIN["X-API-Key"])},
-        ledger={"redis_url": Secret(f"unix://{ledger.socket}")},
+        ledger={"redis_url": Secret(ledger.url)},
         cache={"enabled": True, "redis_url": Secret(f"unix://{ledger.socket}?db=1")},
         limit={"enabled": True},
     )
@@ -230,7 +227,7 @@ def scripts(heard: list[str]) -> list[str]:
 
 
 @contextmanager
-def overheard(server: Server) -> Iterator[list[str]]:
+def overheard(server: RedisServer) -> Iterator[list[str]]:
     """Listen to every command that the server gets."""
     heard: list[str] = []
     with socket.socket(socket.AF_UNIX) as line:
@@ -238,7 +235,7 @@ def overheard(server: Server) -> Iterator[list[str]]:
         line.sendall(b"MONITOR\r\n")
         reader = line.makefile("rb")
         assert reader.readline() == b"+OK\r\n"
-        thread = threading.Thread(target=lambda: [heard.append(raw.decode()) for raw in reader])
+        thread = threading.Thread(target=lambda: heard.extend(raw.decode() for raw in reader))
         thread.start()
         try:
             yield heard

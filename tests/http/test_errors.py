@@ -5,7 +5,7 @@ import json
 import pytest
 
 from api.errors import ERRORS, ErrorBody, RagError, answer_for
-from tests.support.fake_engine import DONE, Exchange, FakeEngine, Script, delta, event, sending
+from tests.support.engine import DONE, Exchange, FakeEngine, Script, delta, event, sending
 from tests.support.harness import QUESTION, Client, frames
 
 OK = b'{"query": "What is the capital of France?"'

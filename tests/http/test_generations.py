@@ -8,9 +8,10 @@ from click.testing import CliRunner
 
 from api.cli.main import cli
 from api.http.edge import Edge
-from tests.retrieval.library.serving import add, searched, served
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import Client, eventually
+from tests.support.documents import add, searched, served
+from tests.support.engine import FakeEngine
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -78,9 +79,9 @@ def test_command_line_adds_lists_deletes_rolls_back_and_verifies(tmp_path: Path)
         run(index_dir, "documents", "delete", "owls.md", code=1).strip().endswith("such document")
     )
 
-    listed = run(index_dir, "generations", "list").splitlines()
-    assert [line[0] for line in listed] == ["*", " "]
-    older = listed[1].split()[0]
+    generations = run(index_dir, "generations", "list").splitlines()
+    assert [line[0] for line in generations] == ["*", " "]
+    older = generations[1].split()[0]
     assert older in run(index_dir, "generations", "rollback")
     assert "whole" in run(index_dir, "generations", "verify")
     dense = index_dir / "generations" / older / "dense.faiss"
@@ -119,4 +120,4 @@ def test_command_line_speaks_to_a_running_server(running, tmp_path: Path) -> Non
     )
     assert not (tmp_path / "none").exists()
     nobody = ("--url", "http://127.0.0.1:9")
-    assert "answers" in run(tmp_path / "none", "documents", "list", *nobody, code=1)
+    assert "no answer from" in run(tmp_path / "none", "documents", "list", *nobody, code=1)

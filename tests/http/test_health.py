@@ -11,8 +11,9 @@ import pytest
 from api.http.edge import Edge
 from api.http.schemas import QueryResponse
 from retrieval.models.embedder import load_embedder
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.harness import QUESTION, Client, Stream, eventually, live, settings_for
+from tests.support.engine import FakeEngine, saying
+from tests.support.harness import QUESTION, Client, Stream, live, settings_for
+from tests.support.waiting import eventually
 
 
 def test_health_alive_is_200(client: Client) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.fake_engine import DONE, FakeEngine, delta, saying, sending, usage
+from tests.support.engine import DONE, FakeEngine, delta, saying, sending, usage
 from tests.support.harness import QUESTION, Client, frames, text_of
 
 FACTS = {
@@ -31,7 +31,7 @@ def test_query_known_topic_answers_with_sources_and_facts(client: Client) -> Non
 
 
 def test_query_source_offsets_cut_its_text_from_the_document(client: Client) -> None:
-    from tests.conftest import PAGES
+    from tests.support.pages import PAGES
 
     for source in client.post("/query", QUESTION).json()["sources"]:
         page = PAGES[source["doc_id"]]

@@ -14,8 +14,9 @@ from api.http.responses import PlainAnswer, StreamedAnswer
 from api.runtime.drain import Drain
 from api.telemetry.record import Record
 from api.usage import Usage
-from tests.support.fake_engine import DONE, Exchange, FakeEngine, delta, saying
-from tests.support.harness import QUESTION, Client, Stream, eventually, frames
+from tests.support.engine import DONE, Exchange, FakeEngine, delta, saying
+from tests.support.harness import QUESTION, Client, Stream, frames
+from tests.support.waiting import eventually
 
 DONE_EVENT = Done(
     finish_reason="stop",

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import yaml
 
 from tests.infra.tools import INFRA, tool
-from tests.support.harness import Client, eventually
+from tests.support.harness import Client
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 
 @contextmanager
@@ -67,7 +68,9 @@ def nginx(upstream_port: int, folder: Path) -> Iterator[Client]:
     config, log = folder / "nginx.conf", folder / "nginx.log"
     config.write_text(text)
     # `-p`: the compiled-in prefix may be a folder that is not ours.
-    command = [tool("nginx"), "-p", folder, "-e", "stderr", "-c", config, "-g", "daemon off;"]
+    command: list[str | Path] = [
+        tool("nginx"), "-p", folder, "-e", "stderr", "-c", config, "-g", "daemon off;",
+    ]  # fmt: skip
     with process(command, log):
         client = Client(port)
         until_answering(client, "/proxy-health", log)

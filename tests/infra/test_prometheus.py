@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.cache.conftest import Valkey
 from tests.infra.exporter import EXPOSITIONS, Exporter, sample_names
 from tests.infra.servers import Prometheus, prometheus
 from tests.infra.tools import INFRA, ROOT, compose_yaml, run, tool
-from tests.support.dialects import answer_json
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.harness import Client, eventually, live, settings_for
+from tests.support.caching import cached_in
+from tests.support.engine import FakeEngine, answer_json, saying
+from tests.support.harness import Client, live, settings_for
+from tests.support.servers import AS_CACHE, redis_server
+from tests.support.waiting import eventually
 
 RULES = {name: compose_yaml(f"infra/prometheus/{name}.yml") for name in ("recording", "alerts")}
 DASHBOARD = json.loads((INFRA / "grafana/dashboards/ragrelay.json").read_text())
@@ -69,17 +70,15 @@ def running(
 ) -> Iterator[Running]:
     """An API with its cache, three engines' and two GPU exporters, and Prometheus."""
     folder = tmp_path_factory.mktemp("stack")
-    valkey = Valkey(folder)
-    valkey.start()
     with ExitStack() as stack:
-        stack.callback(valkey.kill)
+        valkey = stack.enter_context(redis_server(folder, *AS_CACHE))
         experiment = folder / "experiment.toml"
         experiment.write_text(EXPERIMENT)
         settings = settings_for(
             _engine.url,
             index_dir,
             experiments={"file": str(experiment)},
-            cache={"enabled": True, "redis_url": f"unix://{folder}/valkey.sock"},
+            cache=cached_in(valkey),
             database={"database_url": f"sqlite:///{folder}/log.sqlite"},
             limit={"enabled": True, "search_per_minute": 1, "query_per_minute": 0},
         )
@@ -241,7 +240,7 @@ def test_dashboard_is_what_build_py_makes_of_panels_yml() -> None:
 
 
 def test_panels_say_what_they_show_and_lie_beside_each_other() -> None:
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in PANELS:
         assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
         assert panel["datasource"]["uid"] == "${datasource}"

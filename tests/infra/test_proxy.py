@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.infra.servers import nginx
-from tests.support.fake_engine import Exchange, FakeEngine, saying
-from tests.support.harness import QUESTION, Client, Stream, eventually, live, settings_for
+from tests.support.engine import Exchange, FakeEngine, saying
+from tests.support.harness import QUESTION, Client, Stream, live, settings_for
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 GIVE_UP_S = 60
 """Three times the longest that nginx.conf waits."""

@@ -19,8 +19,9 @@ from redis.retry import Retry
 
 from tests.infra.servers import Prometheus, nginx, process, prometheus, until_answering
 from tests.infra.tools import ROOT, compose, tool, unescaped
-from tests.support.harness import Client, eventually, frames, text_of
+from tests.support.harness import Client, frames, text_of
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 QUESTION = {
     "query": "How do I use my own documents?", "temperature": 0, "max_tokens": 24, "top_k": 1,

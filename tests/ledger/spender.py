@@ -10,8 +10,8 @@ import sys
 
 from api.ledger.ledger import Ledger
 from api.ledger.types import BudgetExhausted, LedgerScope, new_hold_id
-from tests.ledger.conftest import opened
-from tests.ledger.servers import client
+from tests.ledger.ledgers import opened
+from tests.support.servers import redis_client
 
 SCOPES = [LedgerScope("global", 20_000, "month"), LedgerScope("tenant:acme", 15_000, "month")]
 N_HOLDS = 20
@@ -42,7 +42,7 @@ async def hold(ledger: Ledger) -> None:
 
 
 async def main(socket: str, how: str) -> None:
-    async with client(socket) as redis, opened(redis) as ledger:
+    async with redis_client(socket) as redis, opened(redis) as ledger:
         await {"spend": spend, "hold": hold}[how](ledger)
 
 

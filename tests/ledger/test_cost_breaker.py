@@ -1,15 +1,18 @@
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import pytest
 
-from api.ledger.cost_breaker import BudgetWatch, CostBreaker
+from api.ledger.budget_watch import BudgetWatch
+from api.ledger.cost_breaker import CostBreaker
 from api.ledger.ledger import Ledger
 from api.ledger.types import BudgetExhausted, Counts, LedgerDown, LedgerScope, ScopeState, Window
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
-from tests.ledger.conftest import NOON, Clock, away, run, settle, until
-from tests.ledger.servers import Server
+from tests.ledger.ledgers import NOON, Clock, away, run, settle
+from tests.support.servers import RedisServer
+from tests.support.waiting import until
 
 BUDGET = LedgerScope("global", 1000)
 
@@ -45,7 +48,7 @@ def test_breaker_tells_each_change_once(caplog: pytest.LogCaptureFixture) -> Non
 def test_breaker_facts_are_in_euros(caplog: pytest.LogCaptureFixture) -> None:
     scope = LedgerScope("global", 5_000_000, 900)
     CostBreaker().observe([state(5_000_000, scope=scope, reserved=30)])
-    facts = caplog.records[0].facts
+    facts = vars(caplog.records[0])["facts"]
     assert facts == {
         "scope": "global", "window": "900s", "spent_eur": 5.0, "reserved_eur": 0.00003,
         "limit_eur": 5.0, "reset_s": 900,
@@ -86,7 +89,7 @@ def test_breaker_keeps_the_scopes_seen_last() -> None:
 
 
 def test_breaker_opens_and_closes_with_the_ledger(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="ragrelay")
     clock = Clock()
@@ -97,14 +100,14 @@ def test_breaker_opens_and_closes_with_the_ledger(
         await ledger.reserve("big", [BUDGET], 300, 60)
         with pytest.raises(BudgetExhausted):
             await ledger.reserve("r2", [BUDGET], 300, 60)
-        assert not watch.is_open  # a hold is in the way, not what is spent
+        assert not watch.states[0].is_open  # a hold is in the way, not what is spent
         clock.now += 61
         with pytest.raises(BudgetExhausted) as refused:
             await ledger.reserve("r3", [BUDGET], 300, 60)
-        assert watch.is_open  # known from the refusal, without a trip
+        assert watch.states[0].is_open  # known from the refusal, without a trip
         assert refused.value.retry_after_s == 3600 - 61
         clock.now = NOON + 3600
-        assert not watch.is_open
+        assert not watch.states[0].is_open
         await ledger.reserve("r4", [BUDGET], 300, 60)
 
     run(server, scenario, clock=clock, breaker=CostBreaker(clock=clock))
@@ -112,7 +115,7 @@ def test_breaker_opens_and_closes_with_the_ledger(
     assert sorted(told(caplog)) == sorted(expected)
 
 
-def test_breaker_is_not_opened_by_an_amount_above_the_limit(server: Server) -> None:
+def test_breaker_is_not_opened_by_an_amount_above_the_limit(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         with pytest.raises(BudgetExhausted):
             await ledger.reserve("r1", [BUDGET], 1001, 60)
@@ -122,7 +125,7 @@ def test_breaker_is_not_opened_by_an_amount_above_the_limit(server: Server) -> N
     run(server, scenario)
 
 
-def test_watch_sees_what_others_spend_and_survives_an_outage(server: Server) -> None:
+def test_watch_sees_what_others_spend_and_survives_an_outage(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         redis = ledger._store._calls.redis
         calls = RedisCalls(redis, Breaker("other", open_s=0.0), timeout_s=5.0)
@@ -143,7 +146,7 @@ def test_watch_sees_what_others_spend_and_survives_an_outage(server: Server) -> 
     run(server, scenario)
 
 
-class Reporter:
+class Reporter(Ledger):
     """A ledger on a server that evicts, or one with a bug."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -151,7 +154,7 @@ class Reporter:
         self.n_asked = 0
         self._error = error
 
-    async def state(self, scopes: object) -> list[ScopeState]:
+    async def state(self, scopes: Sequence[LedgerScope]) -> list[ScopeState]:
         self.n_asked += 1
         if self._error is not None:
             raise self._error

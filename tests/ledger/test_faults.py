@@ -7,8 +7,8 @@ import pytest
 
 from api.ledger.ledger import FailMode, Ledger
 from api.ledger.types import BudgetExhausted, LedgerDown, LedgerScope
-from tests.ledger.conftest import amounts, away, delivered, run, settle, state_of
-from tests.ledger.servers import Server
+from tests.ledger.ledgers import amounts, away, delivered, run, settle, state_of
+from tests.support.servers import RedisServer
 
 BUDGET = LedgerScope("global", 1000, "month")
 
@@ -25,7 +25,7 @@ async def know_scripts(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("harm", ["freeze", "kill"])
 def test_closed_ledger_refuses_while_down_and_loses_nothing(
-    server: Server, harm: str, caplog: pytest.LogCaptureFixture
+    server: RedisServer, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="ragrelay")
 
@@ -40,7 +40,9 @@ def test_closed_ledger_refuses_while_down_and_loses_nothing(
                     await ledger.reserve(f"no{n}", [BUDGET], 10, 600)
             with pytest.raises(LedgerDown):
                 await ledger.state([BUDGET])
-            assert await ledger.settle(waiting, 70) is None  # it waits, but not for ever
+            outcome = ledger.settle_soon(waiting, 70)
+            await asyncio.wait({outcome}, timeout=0.3)
+            assert not outcome.done()
             assert (ledger.is_down, ledger.is_open_mode) == (True, False)
         await delivered(ledger)
         assert await amounts(ledger, BUDGET) == (120, 300)
@@ -54,7 +56,7 @@ def test_closed_ledger_refuses_while_down_and_loses_nothing(
 
 
 @pytest.mark.parametrize("harm", ["freeze", "kill"])
-def test_open_ledger_counts_for_itself_and_folds_once(server: Server, harm: str) -> None:
+def test_open_ledger_counts_for_itself_and_folds_once(server: RedisServer, harm: str) -> None:
     async def scenario(ledger: Ledger) -> None:
         spent = await ledger.reserve("r1", [BUDGET], 600, 600)
         await settle(ledger, spent, 600)
@@ -83,7 +85,7 @@ def test_open_ledger_counts_for_itself_and_folds_once(server: Server, harm: str)
 
 @pytest.mark.parametrize("fail_mode", ["closed", "open"])
 def test_full_server_refuses_to_reserve_and_takes_settlements(
-    server: Server, fail_mode: FailMode
+    server: RedisServer, fail_mode: FailMode
 ) -> None:
     async def scenario(ledger: Ledger) -> None:
         settled = await ledger.reserve("r1", [BUDGET], 100, 600)
@@ -97,7 +99,7 @@ def test_full_server_refuses_to_reserve_and_takes_settlements(
             assert await reserve(ledger, "r3", 10) is True
         assert not ledger._store._calls.breaker.is_open  # it answers, so it is asked
         assert (await settle(ledger, settled, 60)).how == "held"
-        assert (await ledger.release(released)).how == "held"
+        assert (await settle(ledger, released, 0)).how == "held"
         assert await amounts(ledger, BUDGET) == (60, 0)
         await redis.config_set("maxmemory", 0)
         assert await reserve(ledger, "r4", 20) is False
@@ -106,7 +108,7 @@ def test_full_server_refuses_to_reserve_and_takes_settlements(
     run(server, scenario, fail_mode=fail_mode)
 
 
-def test_ledger_on_an_evicting_server_says_so_and_charges_what_it_lost(server: Server) -> None:
+def test_ledger_on_an_evicting_server_says_so_and_charges_what_it_lost(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         assert not await ledger.evicts()
         redis = ledger._store._calls.redis
@@ -124,7 +126,7 @@ def test_ledger_on_an_evicting_server_says_so_and_charges_what_it_lost(server: S
     run(server, scenario)
 
 
-def test_reserve_without_an_answer_holds_nothing_afterwards(server: Server) -> None:
+def test_reserve_without_an_answer_holds_nothing_afterwards(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         await know_scripts(ledger)
         with away(server, "freeze", ledger):
@@ -138,7 +140,7 @@ def test_reserve_without_an_answer_holds_nothing_afterwards(server: Server) -> N
     run(server, scenario)
 
 
-def test_reserve_that_arrives_after_its_release_holds_nothing(server: Server) -> None:
+def test_reserve_that_arrives_after_its_release_holds_nothing(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         ledger._forget("r1")
         await delivered(ledger)
@@ -149,7 +151,7 @@ def test_reserve_that_arrives_after_its_release_holds_nothing(server: Server) ->
     run(server, scenario)
 
 
-def test_reserve_cancelled_holds_nothing_afterwards(server: Server) -> None:
+def test_reserve_cancelled_holds_nothing_afterwards(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         await know_scripts(ledger)
         server.freeze()
@@ -165,11 +167,11 @@ def test_reserve_cancelled_holds_nothing_afterwards(server: Server) -> None:
     run(server, scenario)
 
 
-def test_settle_cancelled_is_delivered_all_the_same(server: Server) -> None:
+def test_settle_cancelled_is_delivered_all_the_same(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         hold = await ledger.reserve("r1", [BUDGET], 100, 600)
         server.freeze()
-        task = asyncio.create_task(ledger.settle(hold, 60))
+        task = asyncio.create_task(settle(ledger, hold, 60))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -181,7 +183,7 @@ def test_settle_cancelled_is_delivered_all_the_same(server: Server) -> None:
     run(server, scenario)
 
 
-def test_settlement_that_nobody_awaits_any_more_is_delivered_once(server: Server) -> None:
+def test_settlement_that_nobody_awaits_any_more_is_delivered_once(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         hold = await ledger.reserve("r1", [BUDGET], 100, 600)
         ledger.settle_soon(hold, 60).cancel()
@@ -191,21 +193,21 @@ def test_settlement_that_nobody_awaits_any_more_is_delivered_once(server: Server
     run(server, scenario)
 
 
-def test_close_delivers_what_waits(server: Server) -> None:
+def test_close_delivers_what_waits(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         holds = [await ledger.reserve(f"r{n}", [BUDGET], 2, 600) for n in range(200)]
         outcomes = [ledger.settle_soon(hold, 1) for hold in holds]
         await ledger.close(20)
         assert [outcome.result().how for outcome in outcomes] == ["held"] * 200
         assert await amounts(ledger, BUDGET) == (200, 0)
-        assert await ledger.settle(holds[0], 1) is None  # too late
+        assert await ledger.settle_soon(holds[0], 1) is None  # too late
         assert ledger.settlements.dropped == 1
 
     run(server, scenario)
 
 
 def test_close_without_a_server_ends_and_counts_what_is_lost(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(ledger: Ledger) -> None:
         holds = [await ledger.reserve(f"r{n}", [BUDGET], 2, 600) for n in range(5)]
@@ -218,13 +220,13 @@ def test_close_without_a_server_ends_and_counts_what_is_lost(
         await ledger.close(0.2)
         assert [outcome.result() for outcome in outcomes] == [None] * 5
         assert ledger.settlements.dropped == 5 + n_releases
-        facts = caplog.records[-1].facts
+        facts = vars(caplog.records[-1])["facts"]
         assert (facts["settlements"], facts["unfolded_micro_eur"]) == (5 + n_releases, 9)
 
     run(server, scenario, fail_mode="open")
 
 
-def test_settlements_above_the_bound_push_out_the_oldest(server: Server) -> None:
+def test_settlements_above_the_bound_push_out_the_oldest(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         holds = [await ledger.reserve(f"r{n}", [BUDGET], 10, 600) for n in range(30)]
         outcomes = [ledger.settle_soon(hold, 1) for hold in holds]  # no await: none is sent yet
@@ -237,7 +239,7 @@ def test_settlements_above_the_bound_push_out_the_oldest(server: Server) -> None
 
 
 def test_settlements_survive_a_bug_in_one_trip(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(ledger: Ledger) -> None:
         hold = await ledger.reserve("r1", [BUDGET], 10, 600)

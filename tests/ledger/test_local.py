@@ -6,9 +6,10 @@ from api.ledger import local
 from api.ledger.ledger import Ledger
 from api.ledger.local import Book
 from api.ledger.types import BudgetExhausted, Counts, LedgerDown, LedgerScope, Window
-from tests.ledger.conftest import NOON, Clock, amounts, delivered, run, settle, until
+from tests.ledger.ledgers import NOON, Clock, amounts, delivered, run, settle
 from tests.ledger.lossy import Lossy
-from tests.ledger.servers import Server
+from tests.support.servers import RedisServer
+from tests.support.waiting import until
 
 HOUR, DAY = LedgerScope("global", 1000), LedgerScope("key:k", 1500, "day")
 BOTH = [HOUR, DAY]
@@ -20,7 +21,7 @@ def lossy(ledger: Ledger) -> Lossy:
     return calls.redis
 
 
-def test_fold_whose_answers_are_lost_is_charged_once(server: Server) -> None:
+def test_fold_whose_answers_are_lost_is_charged_once(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         redis = lossy(ledger)
         redis.mode = "down"
@@ -38,7 +39,7 @@ def test_fold_whose_answers_are_lost_is_charged_once(server: Server) -> None:
     run(server, scenario, fail_mode="open", clock=Clock())
 
 
-def test_what_is_spent_during_a_fold_comes_with_the_next(server: Server) -> None:
+def test_what_is_spent_during_a_fold_comes_with_the_next(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         redis = lossy(ledger)
         redis.mode = "down"
@@ -54,7 +55,7 @@ def test_what_is_spent_during_a_fold_comes_with_the_next(server: Server) -> None
     run(server, scenario, fail_mode="open", clock=Clock())
 
 
-def test_fold_waits_for_nobody(server: Server) -> None:
+def test_fold_waits_for_nobody(server: RedisServer) -> None:
     """The ledger comes back while nothing is asked."""
 
     async def scenario(ledger: Ledger) -> None:

@@ -19,10 +19,11 @@ from api.ledger.scripts import KEYS
 from api.ledger.types import BudgetExhausted, LedgerScope, Window
 from api.stores.breaker import Breaker
 from api.stores.calls import RedisCalls
-from tests.ledger.conftest import Clock, delivered, settle, until
+from tests.ledger.ledgers import Clock, delivered, settle
 from tests.ledger.lossy import Lossy, Mode
 from tests.ledger.model import KEEP_S, Entry, Model
-from tests.ledger.servers import Server
+from tests.support.servers import RedisServer
+from tests.support.waiting import until
 
 SCOPES = [
     LedgerScope("global", 1000, 900),
@@ -34,7 +35,7 @@ LONGEST_OUTAGE_S = 300
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: RedisServer) -> None:
         super().__init__()
         self.model = Model()
         self.clock = Clock()
@@ -43,7 +44,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.loop = asyncio.Runner()
         self.loop.run(self.open(server))
 
-    async def open(self, server: Server) -> None:
+    async def open(self, server: RedisServer) -> None:
         self.redis = server.client()
         await self.redis.flushall()
         await self.redis.config_set("appendfsync", "no")  # what is asked here is arithmetic
@@ -194,9 +195,9 @@ class LedgerMachine(RuleBasedStateMachine):
         return {window: (int(spent), int(held)) for window, (spent, held, _) in amounts.items()}
 
 
-def test_ledger_is_its_model_in_any_order(server: Server) -> None:
+def test_ledger_is_its_model_in_any_order(server: RedisServer) -> None:
     run_state_machine_as_test(
-        lambda: LedgerMachine(server),
+        lambda: LedgerMachine(server),  # type: ignore[arg-type]
         settings=settings(
             max_examples=60,
             stateful_step_count=30,

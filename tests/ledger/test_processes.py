@@ -7,19 +7,19 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 from api.ledger.ledger import Ledger
-from tests.ledger.conftest import amounts, run
-from tests.ledger.servers import Server
+from tests.ledger.ledgers import amounts, run
 from tests.ledger.spender import HELD, N_HOLDS, SCOPES
+from tests.support.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 
 
-async def start(server: Server, how: str) -> Process:
+async def start(server: RedisServer, how: str) -> Process:
     command = [sys.executable, "-m", "tests.ledger.spender", str(server.socket), how]
     return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE)
 
 
-def test_ledger_of_four_processes_is_never_overrun(server: Server) -> None:
+def test_ledger_of_four_processes_is_never_overrun(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         processes = [await start(server, "spend") for _ in range(4)]
         answers = asyncio.gather(*(process.communicate() for process in processes))
@@ -41,7 +41,7 @@ def test_ledger_of_four_processes_is_never_overrun(server: Server) -> None:
     run(server, scenario)
 
 
-def test_process_killed_with_open_holds_has_spent_them_after_one_lease(server: Server) -> None:
+def test_process_killed_with_open_holds_has_spent_them_after_one_lease(server: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         process = await start(server, "hold")
         assert process.stdout is not None

@@ -5,7 +5,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.http.schemas import FeedbackRequest
 from api.log import experiment_report as experiments
 from api.log import rows as noting
 from api.log.analytics import Latency, Window
@@ -22,19 +21,18 @@ def of(variant: str, request_id: str, **fields: Any) -> Any:
 
 
 def voted(request_id: str, rating: str) -> Any:
-    data = FeedbackRequest(request_id=request_id, rating=rating)  # type: ignore[arg-type]
-    return noting.judged(data, ACME, keeps_text=False)
+    return noting.judged(ACME, request_id, rating, keeps_text=False)
 
 
-def report(run: Any, rows: list[Any], window: Window = DAY, name: str = "shorter") -> Any:
+def report(on_database: Any, rows: list[Any], window: Window = DAY, name: str = "shorter") -> Any:
     async def asked(database: Database) -> Any:
         await write(database, *rows)
         return await database.run(lambda it: experiments.report(it, window, name))
 
-    return run(asked)
+    return on_database(asked)
 
 
-def test_report_counts_each_variant(migrated: str, run: Any) -> None:
+def test_report_counts_each_variant(migrated: str, on_database: Any) -> None:
     rows = [
         *[of("a", f"a{n}", ms=100.0 * (n + 1), cost_eur=0.001 * (n + 1)) for n in range(4)],
         of("a", "a4", outcome="engine_error", error="engine_down", ms=9000.0, cost_eur=0.0),
@@ -47,7 +45,7 @@ def test_report_counts_each_variant(migrated: str, run: Any) -> None:
         voted("a0", "up"), voted("a1", "down"), voted("b0", "up"), voted("none", "down"),
         voted("old", "down"), voted("never", "down"),
     ]  # fmt: skip
-    found = report(run, rows)
+    found = report(on_database, rows)
     a, b = found.variants
     assert (found.experiment, a.variant, b.variant) == ("shorter", "a", "b")
     assert (a.answers, a.failed, b.answers, b.failed) == (6, 1, 2, 1)
@@ -62,48 +60,48 @@ def test_report_counts_each_variant(migrated: str, run: Any) -> None:
     )
 
 
-def test_request_id_used_twice_counts_its_judgement_once(migrated: str, run: Any) -> None:
-    found = report(run, [of("a", "twice"), of("a", "twice"), voted("twice", "down")])
+def test_request_id_used_twice_counts_its_judgement_once(migrated: str, on_database: Any) -> None:
+    found = report(on_database, [of("a", "twice"), of("a", "twice"), voted("twice", "down")])
     assert (found.variants[0].answers, found.variants[0].down) == (2, 1)
 
 
-def test_judgement_of_another_tenant_is_not_counted(migrated: str, run: Any) -> None:
+def test_judgement_of_another_tenant_is_not_counted(migrated: str, on_database: Any) -> None:
     other = msgspec.structs.replace(ACME, tenant="other")
     rows = [of("a", "r"), of("b", "r", caller=other), voted("r", "down")]
-    a, b = report(run, rows).variants
+    a, b = report(on_database, rows).variants
     assert (a.down, b.down, b.down_rate, b.down_rate_95) == (1, 0, None, None)
     window = msgspec.structs.replace(DAY, tenant="other")
-    (only,) = report(run, [], window).variants
+    (only,) = report(on_database, [], window).variants
     assert only.variant == "b"
 
 
-def test_verdict_names_the_better_when_the_intervals_part(migrated: str, run: Any) -> None:
+def test_verdict_names_the_better_when_the_intervals_part(migrated: str, on_database: Any) -> None:
     rows = []
     for n in range(60):
         rows += [of("a", f"a{n}"), voted(f"a{n}", "down" if n < 36 else "up")]
         rows += [of("b", f"b{n}"), voted(f"b{n}", "down" if n < 12 else "up")]
-    assert report(run, rows).verdict == (
+    assert report(on_database, rows).verdict == (
         "b is better than a: 20.0% against 60.0% of its feedback is down"
     )
 
 
-def test_intervals_that_overlap_show_no_difference(migrated: str, run: Any) -> None:
+def test_intervals_that_overlap_show_no_difference(migrated: str, on_database: Any) -> None:
     rows = []
     for n in range(10):
         rows += [of("a", f"a{n}"), voted(f"a{n}", "down" if n < 6 else "up")]
         rows += [of("b", f"b{n}"), voted(f"b{n}", "down" if n < 2 else "up")]
-    assert report(run, rows).verdict == NO_DIFFERENCE
+    assert report(on_database, rows).verdict == NO_DIFFERENCE
 
 
-def test_report_without_answers_that_are_ok_says_so(migrated: str, run: Any) -> None:
-    found = report(run, [of("a", "a0", outcome="timeout")])
+def test_report_without_answers_that_are_ok_says_so(migrated: str, on_database: Any) -> None:
+    found = report(on_database, [of("a", "a0", outcome="timeout")])
     assert found.variants[0].latency_ms == Latency()
     assert found.variants[0].mean_cost_eur is None
     assert found.figures == "a: no answer is ok"
 
 
-def test_report_of_nothing_is_empty(migrated: str, run: Any) -> None:
-    found = report(run, [])
+def test_report_of_nothing_is_empty(migrated: str, on_database: Any) -> None:
+    found = report(on_database, [])
     assert (found.variants, found.verdict, found.figures) == ([], NO_DIFFERENCE, "")
 
 

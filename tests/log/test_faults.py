@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from api.log.database import Database
-from api.settings.groups import Secret
-from tests.log.servers import Postgres, postgres, silent_port
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import QUESTION, Client, eventually, live, settings_for
+from api.settings.types import Secret
+from tests.support.engine import FakeEngine
+from tests.support.harness import QUESTION, Client, live, settings_for
+from tests.support.servers import Postgres, postgres, silent_port
+from tests.support.waiting import eventually
 
 ASKERS = 3
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from api.settings.groups import Secret
-from tests.support.fake_engine import FakeEngine, saying, sending
-from tests.support.harness import QUESTION, Client, eventually, ledger_url, live, settings_for
+from api.settings.types import Secret
+from tests.support.engine import FakeEngine, saying, sending
+from tests.support.harness import QUESTION, Client, live, settings_for
+from tests.support.servers import ledger_url
+from tests.support.waiting import eventually
 
 WITH_KEY = {"X-API-Key": "the-key-of-the-settings-0"}
 
@@ -90,7 +92,7 @@ def test_cached_and_coalesced_answers_name_their_sources(
         assert savings["engine_answers"] == 1 and savings["kinds"][0]["answers"] == 1
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_answer_shared_while_it_was_made_names_its_sources(
     migrated: str, engine: FakeEngine, index_dir: Path
 ) -> None:
@@ -182,7 +184,7 @@ def test_nul_is_refused_before_it_reaches_the_database(
         assert client.request("DELETE", "/analytics/log?request_id=a%00").status in (400, 422)
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "query",
     ["hours=0", "hours=x", "hours=nan", "limit=0", "limit=201", "after=x", "after=1e9"],
@@ -194,7 +196,7 @@ def test_analytics_out_of_bounds_is_refused(
         assert client.get(f"/analytics/queries?{query}").status in (400, 422), query
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_analytics_wants_the_scope_admin(
     migrated: str, engine: FakeEngine, index_dir: Path
 ) -> None:
@@ -221,9 +223,9 @@ def test_sqlite_is_made_in_the_index_folder_by_itself(
 
 
 def test_old_tables_in_postgresql_are_told_and_answers_go_on(
-    pg: Any, engine: FakeEngine, index_dir: Path
+    postgres_server: Any, engine: FakeEngine, index_dir: Path
 ) -> None:
-    with logging_to(pg.create("old"), engine, index_dir) as client:
+    with logging_to(postgres_server.create("old"), engine, index_dir) as client:
         assert client.post("/query", QUESTION).status == 200
 
         def told() -> bool:

@@ -12,25 +12,25 @@ from api.log.migrating import ALONE
 from api.log.tables import METADATA
 
 
-def tables(run: Any) -> set[str]:
+def tables(on_database: Any) -> set[str]:
     async def look(database: Any) -> set[str]:
         async with database.engine.connect() as connection:
             return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
 
-    return run(look)
+    return on_database(look)
 
 
-def test_migrations_up_and_down_and_up(run: Any) -> None:
-    run(lambda database: database.migrate())
-    assert tables(run) == {"alembic_version", "answers", "feedback"}
-    run(lambda database: database.migrate("base"))
-    assert tables(run) == {"alembic_version"}
-    run(lambda database: database.migrate())
-    run(lambda database: database.migrate())
-    assert tables(run) == {"alembic_version", "answers", "feedback"}
+def test_migrations_up_and_down_and_up(on_database: Any) -> None:
+    on_database(lambda database: database.migrate())
+    assert tables(on_database) == {"alembic_version", "answers", "feedback"}
+    on_database(lambda database: database.migrate("base"))
+    assert tables(on_database) == {"alembic_version"}
+    on_database(lambda database: database.migrate())
+    on_database(lambda database: database.migrate())
+    assert tables(on_database) == {"alembic_version", "answers", "feedback"}
 
 
-def test_migrations_make_the_tables_of_the_code(migrated: str, run: Any) -> None:
+def test_migrations_make_the_tables_of_the_code(migrated: str, on_database: Any) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -40,37 +40,37 @@ def test_migrations_make_the_tables_of_the_code(migrated: str, run: Any) -> None
                 lambda sync: compare_metadata(MigrationContext.configure(sync), METADATA)
             )
 
-    assert run(compare) == []
+    assert on_database(compare) == []
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_database_without_tables_is_left_alone_and_says_what_to_do(run: Any) -> None:
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_database_without_tables_is_left_alone_and_says_what_to_do(on_database: Any) -> None:
     async def ask(database: Any) -> None:
         with pytest.raises(DatabaseDown, match="version none, not v1: run `ragrelay db upgrade`"):
             await database.run(lambda connection: connection.execute(text("SELECT 1")))
 
-    run(ask)
-    assert tables(run) == set()
+    on_database(ask)
+    assert tables(on_database) == set()
 
 
-def test_database_of_another_version_is_not_written_to(migrated: str, run: Any) -> None:
+def test_database_of_another_version_is_not_written_to(migrated: str, on_database: Any) -> None:
     async def ask(database: Any) -> None:
         async with database.engine.begin() as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = 'v0'"))
         with pytest.raises(DatabaseDown):
             await database.run(lambda connection: connection.execute(text("SELECT 1")))
 
-    run(ask)
+    on_database(ask)
 
 
-def test_migrating_waits_for_another_that_migrates(url: str, run: Any) -> None:
+def test_migrating_waits_for_another_that_migrates(database_url: str, on_database: Any) -> None:
     async def work(database: Database) -> None:
         async with database.engine.begin() as first:
             await first.exec_driver_sql(ALONE[database.engine.dialect.name])
-            second = asyncio.create_task(Database(url, "unused").migrate())
+            second = asyncio.create_task(Database(database_url, "unused").migrate())
             done, _ = await asyncio.wait({second}, timeout=0.7)
             assert not done
         await second
 
-    run(work)
-    assert tables(run) == {"alembic_version", "answers", "feedback"}
+    on_database(work)
+    assert tables(on_database) == {"alembic_version", "answers", "feedback"}

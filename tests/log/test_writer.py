@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import func, select
 
-from api.http.schemas import FeedbackRequest
 from api.log import reader as reading
 from api.log import retention as forgetting
 from api.log import rows as noting
@@ -22,16 +21,12 @@ async def exported(database: Database, tenant: str | None = None) -> list[Any]:
     return [row async for batch in reading.export(database, window) for row in batch]
 
 
-def said(request_id: str, rating: str, reason: str | None = None) -> FeedbackRequest:
-    return FeedbackRequest(request_id=request_id, rating=rating, reason=reason)  # type: ignore[arg-type]
-
-
-def test_row_holds_what_was_noted(migrated: str, run: Any) -> None:
+def test_row_holds_what_was_noted(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> Any:
         await write(database, answered("r1", caller=ACME, ms=120.5, cache="exact", variant="b"))
         return await exported(database)
 
-    (row,) = run(work)
+    (row,) = on_database(work)
     assert (row.request_id, row.tenant, row.key_id) == ("r1", "acme", "k1")
     assert (row.outcome, row.unanswered, row.engine, row.model) == ("ok", False, "tgi", "m")
     assert (row.prompt_version, row.generation, row.cache) == ("p1", "g1", "exact")
@@ -42,77 +37,77 @@ def test_row_holds_what_was_noted(migrated: str, run: Any) -> None:
     assert (row.question, row.answer) == (None, None)
 
 
-def test_row_sent_twice_is_stored_once(migrated: str, run: Any) -> None:
+def test_row_sent_twice_is_stored_once(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> int:
         noted = answered()
         for _ in range(2):
             await write(database, noted)
         return len(await exported(database))
 
-    assert run(work) == 1
+    assert on_database(work) == 1
 
 
-def test_rows_of_one_microsecond_are_all_stored(migrated: str, run: Any) -> None:
+def test_rows_of_one_microsecond_are_all_stored(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> int:
         await write(database, *[answered(f"r{n}", ago_s=60.0) for n in range(450)])
         return len(await exported(database))
 
-    assert run(work) == 450
+    assert on_database(work) == 450
 
 
-def test_text_that_postgresql_refuses_is_made_fit(migrated: str, run: Any) -> None:
+def test_text_that_postgresql_refuses_is_made_fit(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> Any:
         await write(database, answered(question="a\0b?", answer="x\ud800y", model="m\0"))
         return (await exported(database))[0]
 
-    row = run(work)
+    row = on_database(work)
     assert (row.question, row.answer, row.model) == ("ab?", "x?y", "m")
 
 
-def test_counts_beyond_the_columns_do_not_stop_the_log(migrated: str, run: Any) -> None:
+def test_counts_beyond_the_columns_do_not_stop_the_log(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> Any:
         await write(database, answered(prompt_tokens=10**12, completion_tokens=10**20))
         return (await exported(database))[0]
 
-    row = run(work)
+    row = on_database(work)
     assert row.prompt_tokens == row.completion_tokens == 2**31 - 1
 
 
-def test_feedback_said_again_replaces_itself(migrated: str, run: Any) -> None:
+def test_feedback_said_again_replaces_itself(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> Any:
         judge = noting.judged
         await write(
             database,
             answered("r1", caller=ACME),
-            judge(said("r1", "down", "wrong"), ACME, keeps_text=True),
-            judge(said("r1", "up"), ACME, keeps_text=True),
-            judge(said("r1", "down"), msgspec.structs.replace(ACME, key_id="k2"), keeps_text=True),
+            judge(ACME, "r1", "down", reason="wrong", keeps_text=True),
+            judge(ACME, "r1", "up", keeps_text=True),
+            judge(msgspec.structs.replace(ACME, key_id="k2"), "r1", "down", keeps_text=True),
         )
         return (await exported(database))[0].feedback
 
-    feedback = {judgement.key_id: judgement for judgement in run(work)}
+    feedback = {judgement.key_id: judgement for judgement in on_database(work)}
     assert {key: judgement.rating for key, judgement in feedback.items()} == {
         "k1": "up", "k2": "down",
     }  # fmt: skip
     assert feedback["k1"].reason is None
 
 
-def test_feedback_of_another_tenant_is_not_shown(migrated: str, run: Any) -> None:
+def test_feedback_of_another_tenant_is_not_shown(migrated: str, on_database: Any) -> None:
     async def work(database: Database) -> Any:
         other = msgspec.structs.replace(ACME, tenant="other")
-        said_so = noting.judged(said("r1", "down"), other, keeps_text=True)
+        said_so = noting.judged(other, "r1", "down", keeps_text=True)
         await write(database, answered("r1", caller=ACME), said_so)
         return (await exported(database))[0].feedback
 
-    assert run(work) == []
+    assert on_database(work) == []
 
 
 def test_feedback_words_are_not_kept_without_log_text() -> None:
-    judged = noting.judged(said("r1", "down", "my name is"), ACME, keeps_text=False)
+    judged = noting.judged(ACME, "r1", "down", reason="my name is", keeps_text=False)
     assert judged.row(0)["reason"] is None
 
 
-def test_queue_full_drops_the_oldest_and_counts(run: Any, migrated: str) -> None:
+def test_queue_full_drops_the_oldest_and_counts(on_database: Any, migrated: str) -> None:
     async def work(database: Database) -> Any:
         writer = Writer(database, max_waiting=10)
         for n in range(25):
@@ -123,12 +118,14 @@ def test_queue_full_drops_the_oldest_and_counts(run: Any, migrated: str) -> None
         assert (writer.written, writer.dropped, writer.n_waiting) == (10, 15, 0)
         return [row.request_id for row in await exported(database)]
 
-    assert run(work) == [f"r{n}" for n in range(15, 25)]
+    assert on_database(work) == [f"r{n}" for n in range(15, 25)]
 
 
-def test_forgetting_takes_the_tenants_rows_also_those_that_wait(migrated: str, run: Any) -> None:
+def test_forgetting_takes_the_tenants_rows_also_those_that_wait(
+    migrated: str, on_database: Any
+) -> None:
     async def work(database: Database) -> Any:
-        judged = noting.judged(said("a1", "up"), ACME, keeps_text=False)
+        judged = noting.judged(ACME, "a1", "up", keeps_text=False)
         await write(database, answered("a1", caller=ACME), judged, answered("p1"))
         writer = Writer(database)
         writer.append(answered("a2", caller=ACME))
@@ -140,11 +137,11 @@ def test_forgetting_takes_the_tenants_rows_also_those_that_wait(migrated: str, r
         assert gone == forgetting.Forgotten(answers=1, feedback=1)
         return [row.request_id for row in await exported(database)]
 
-    assert sorted(run(work)) == ["p1", "p2"]
+    assert sorted(on_database(work)) == ["p1", "p2"]
 
 
 def test_retention_deletes_what_is_older_in_batches(
-    migrated: str, run: Any, monkeypatch: Any
+    migrated: str, on_database: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(forgetting, "BATCH", 20)
 
@@ -161,11 +158,11 @@ def test_retention_deletes_what_is_older_in_batches(
         assert counts == [1, 0]
         return [row.request_id for row in await exported(database)]
 
-    assert run(work) == ["new"]
+    assert on_database(work) == ["new"]
 
 
 def test_export_reads_more_than_a_batch_oldest_first(
-    migrated: str, run: Any, monkeypatch: Any
+    migrated: str, on_database: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(reading, "EXPORT_BATCH", 7)
 
@@ -177,7 +174,7 @@ def test_export_reads_more_than_a_batch_oldest_first(
             for tenant in (None, "acme")
         ]
 
-    everyone, acme = run(work)
+    everyone, acme = on_database(work)
     assert everyone == ["acme", *[f"r{n:02}" for n in range(20)]]
     assert acme == ["acme"]
 

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from api.http.schemas import FeedbackRequest
 from api.log.database import Database
 from api.log.rows import Noted, judged
-from api.settings.groups import Secret
+from api.settings.types import Secret
 from tests.log.rows import ACME, answered, write
-from tests.support.fake_engine import FakeEngine
+from tests.support.engine import FakeEngine
 from tests.support.harness import Client, live, settings_for
 
 HOUR_S = 3600.0
@@ -65,7 +64,6 @@ def mixed() -> list[Noted]:
     ]
     said = [(f"e{n}", "up" if n < 5 else "down") for n in range(8)]
     rows += [
-        judged(FeedbackRequest(request_id=id, rating=rating), ACME, keeps_text=False)  # type: ignore[arg-type]
-        for id, rating in said
+        judged(ACME, id, rating, keeps_text=False) for id, rating in said
     ]
     return rows

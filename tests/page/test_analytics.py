@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.page.conftest import Browser, opened
+from tests.page.browser import Browser, audited, opened
 from tests.page.logged import HOSTILE, logged, mixed
-from tests.page.test_safety import audited
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import Client, eventually
+from tests.support.engine import FakeEngine
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 SHOWN = 'await page.waitForSelector(".log:not([hidden])[aria-busy=false]");'
 ROWS = "return page.locator(\"[aria-label='Newest answers'] tbody tr\").count()"

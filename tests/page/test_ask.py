@@ -2,9 +2,10 @@
 
 import json
 
-from tests.page.conftest import Browser, ask
-from tests.support.fake_engine import FakeEngine, delta, saying, sending
-from tests.support.harness import Client, eventually
+from tests.page.browser import Browser, ask
+from tests.support.engine import FakeEngine, delta, saying, sending
+from tests.support.harness import Client
+from tests.support.waiting import eventually
 
 FRANCE = ["Paris is the capital", " of France [1]. It lies", " on the Seine."]
 

@@ -1,6 +1,6 @@
 """The views of documents and status on a server of their own, which they change."""
 
-from tests.page.conftest import Browser, opened
+from tests.page.browser import Browser, opened
 from tests.support.harness import Client
 
 

@@ -54,5 +54,5 @@ def test_examples_show_no_other_tenant_and_nothing_deleted(tmp_path: Path) -> No
     index = open_index(tmp_path)
     index.hidden = {"gone"}
     rows = visible_rows(index, View(tenant="a", groups=(), all_groups=False))
-    assert [index.store[int(row)].title for row in rows] == ["Ours"]
+    assert [index.passages[int(row)].title for row in rows] == ["Ours"]
     index.close()

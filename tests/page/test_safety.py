@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.page.conftest import AXE, Browser, ask, opened, serving_documents
-from tests.support.fake_engine import FakeEngine, saying
+from tests.page.browser import Browser, ask, audited, opened, serving_documents
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import Client
 
 HOSTILE = [
@@ -26,6 +26,8 @@ HOSTILE = [
     "[a]: javascript:window.hit=1\n\n[a]",
     "<a href='https://example.com' style='position:fixed;inset:0' onclick='window.hit=1'>all</a>",
 ]
+
+
 FOUND = """
 return page.evaluate(() => ({
   hit: window.hit ?? null,
@@ -116,19 +118,6 @@ SETTLED = {
     "documents": 'await page.waitForSelector("#documents li");',
     "status": 'await page.waitForSelector("section[aria-label=Index] li");',
 }
-AUDIT = """
-const { readFileSync } = await import("node:fs");
-await page.evaluate(readFileSync(%s, "utf8") + ";0");
-const { violations } = await page.evaluate(() => axe.run(document));
-return violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-  .map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => [html, failureSummary])]);
-"""
-
-
-def audited(browser: Browser) -> list[object]:
-    """Serious and critical findings of axe-core on what is shown."""
-    found: list[object] = browser.run(AUDIT % json.dumps(str(AXE)))
-    return found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.page.conftest import Browser, ask, opened
-from tests.support.fake_engine import FakeEngine, saying
+from tests.page.browser import Browser, ask, opened
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import Client, live, settings_for
 
 REFUSALS = {

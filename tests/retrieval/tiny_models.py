@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+import transformers
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["good", "bad", "cats", "dogs", "owls", "sleep", "bark", "hunt", "mice", "at", "the", "?"]
@@ -17,7 +19,7 @@ def save_cross_encoder(path: Path, *, num_labels: int = 1) -> None:
     Attention is uniform, so [CLS] sees the mean of all tokens; "good" alone has a first dimension.
     """
     _save_tokenizer(path)
-    model = BertForSequenceClassification(_config(num_labels=num_labels))
+    model: Any = BertForSequenceClassification(_config(num_labels=num_labels))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "LayerNorm" not in name:
@@ -58,7 +60,7 @@ def save_bi_encoder(path: Path, *, mode: str = "mean") -> None:
     model.save(str(path), safe_serialization=True)
 
 
-def _config(**extra: int) -> BertConfig:
+def _config(**extra: Any) -> BertConfig:
     return BertConfig(
         vocab_size=len(SPECIAL + WORDS),
         hidden_size=HIDDEN,
@@ -73,5 +75,6 @@ def _config(**extra: int) -> BertConfig:
 def _save_tokenizer(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / "vocab.txt").write_text("\n".join(SPECIAL + WORDS))
-    tokenizer = BertTokenizerFast(str(path / "vocab.txt"), model_max_length=64)
+    made_on_access: Any = transformers
+    tokenizer = made_on_access.BertTokenizerFast(str(path / "vocab.txt"), model_max_length=64)
     tokenizer.save_pretrained(path)

@@ -2,51 +2,16 @@
 
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.embedded.test_children import RAGRELAY, clean_environ
-from tests.support.fake_engine import FakeEngine, saying
-from tests.support.harness import QUESTION, Client, Stream, eventually, frames
-from tests.support.ports import free_port
-
-
-@contextmanager
-def serving(
-    engine: FakeEngine, index_dir: Path, **variables: str
-) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
-    """Run `ragrelay serve` until it is ready; kill what is left of it at the end."""
-    port = free_port()
-    nowhere = "redis://127.0.0.1:1/0"  # not a name that some resolvers take seconds over
-    environ = clean_environ(
-        ENGINE="llamacpp",
-        ENGINE_URL=engine.url,
-        RETRIEVAL_INDEX_DIR=str(index_dir),
-        API_PORT=str(port),
-        CACHE_ENABLED="false",
-        **{"CB_REDIS_URL": nowhere, "CACHE_REDIS_URL": nowhere, **variables},
-    )
-    process = subprocess.Popen([*RAGRELAY, "serve"], env=environ, stderr=subprocess.DEVNULL)
-    client = Client(port)
-    try:
-        eventually(lambda: is_ready(client), within_s=60)
-        yield process, client
-    finally:
-        process.kill()
-        process.wait()
-
-
-def is_ready(client: Client) -> bool:
-    try:
-        return client.get("/health/ready").status == 200
-    except OSError:
-        return False
+from tests.support.cli import is_ready, serving
+from tests.support.engine import FakeEngine, saying
+from tests.support.harness import QUESTION, Stream, frames
+from tests.support.waiting import eventually
 
 
 def ends(stream: Stream) -> tuple[str, dict]:

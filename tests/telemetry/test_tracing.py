@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from api.settings.groups import Secret
-from tests.ledger.servers import Server, binary
-from tests.support.fake_engine import FakeEngine, saying
+from tests.support.caching import cached_in
+from tests.support.engine import FakeEngine, saying
 from tests.support.harness import QUESTION, live, settings_for
+from tests.support.servers import RedisServer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -84,22 +84,17 @@ def test_answer_is_one_trace_with_a_span_for_each_stage(
 
 
 def test_shared_answer_links_to_the_request_that_made_it(
-    engine: FakeEngine, index_dir: Path, collector: Collector, tmp_path: Path
+    engine: FakeEngine, index_dir: Path, collector: Collector, valkey: RedisServer
 ) -> None:
-    program = binary("valkey")
-    assert program is not None
-    valkey = Server(program, tmp_path)
-    valkey.start()
     engine.script = saying(["a", "b"], every=0.3, first_after=0.3)
     settings = settings_for(
         engine.url,
         index_dir,
         telemetry={"exporter_otlp_endpoint": collector.url},
-        cache={"enabled": True, "redis_url": Secret(f"unix://{valkey.socket}")},
+        cache=cached_in(valkey),
     )
     with live(settings) as (client, _), ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: client.post("/query", QUESTION), range(2)))
-    valkey.kill()
     roots = [span for span in collector.spans if span.name == "POST /query"]
     assert len({root.trace_id for root in roots}) == 2
     (follower,) = [root for root in roots if root.links]

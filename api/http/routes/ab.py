@@ -14,21 +14,22 @@ from api.answering.events import Event
 from api.answering.experiments import Experiment
 from api.answering.request import AnswerRequest
 from api.errors import ErrorBody, Invalid, NotFound
-from api.http.admit import admitted_of, admitting
+from api.http.admit import admitted_of, admitting, charge_answers
+from api.http.asking import make_context, open_answer
 from api.http.batch import (
     AnswerGroup,
     Answering,
     BatchAnswer,
     BatchResult,
     Item,
+    OnEnd,
     record_of_item,
     result_of,
 )
 from api.http.body import JSONRequest
 from api.http.edge import headers_of, record_of
 from api.http.idempotency import Once
-from api.http.routes.batch import charged_for
-from api.http.routes.query import ERROR_RESPONSES, answered, asking_alike
+from api.http.openapi import ERROR_RESPONSES
 from api.http.schemas import QueryRequest
 from api.runtime.service import Service
 from api.telemetry.metrics import Metrics
@@ -50,14 +51,19 @@ class Comparison(AnswerGroup):
     """One question for all variants; their records are told apart by the variant."""
 
     def __init__(
-        self, inquiry: AnswerRequest, experiment: Experiment, record: Record, metrics: Metrics
+        self,
+        question: AnswerRequest,
+        experiment: Experiment,
+        record: Record,
+        metrics: Metrics,
+        on_end: OnEnd,
     ) -> None:
-        super().__init__(record, metrics)
+        super().__init__(record, metrics, on_end)
         self._experiment = experiment
         for variant in experiment.variants:
             own = record_of_item(record, variant.name)
             own.experiment, own.variant = experiment.name, variant.name
-            self._items[variant.name.encode()] = Item(inquiry, own)
+            self._items[variant.name.encode()] = Item(question, own)
 
     def response(self) -> SideBySide:
         results = [
@@ -91,7 +97,13 @@ async def post_query_ab(request: JSONRequest, data: JSONBody[QueryRequest]) -> A
     if "x-engine" in headers_of(request.scope):
         raise Invalid("X-Engine: here the variants name the engines")
     service.stages()  # a replica that cannot answer says so for all of them at once
-    comparison = Comparison(data, experiment, record, service.metrics)
+    comparison = Comparison(
+        data,
+        experiment,
+        record,
+        service.metrics,
+        on_end=lambda ended: service.log_answer(ended, caller),
+    )
     return BatchAnswer(  # type: ignore[return-value]
         comparison,
         Once(request.app.state.idempotency, (caller.tenant, caller.key_id), None, data),
@@ -103,21 +115,20 @@ async def post_query_ab(request: JSONRequest, data: JSONBody[QueryRequest]) -> A
 
 
 async def _admit(request: JSONRequest, experiment: Experiment, comparison: Comparison) -> Answering:
-    """Count one request, and return how a variant answers. Raises RateLimited, LimitsDown."""
+    """Count one request, and return how a variant answers. Raises RateLimited, LedgerDown."""
     service: Service = request.app.state.service
-    each = await charged_for(request, 1, n_answers=comparison.n_distinct)
+    each = await charge_answers(request, 1, n_answers=comparison.n_distinct)
     variants = {variant.name: variant for variant in experiment.variants}
 
-    def answering(inquiry: AnswerRequest, record: Record) -> AsyncGenerator[Event]:
-        asked = asking_alike(request, inquiry, service)
+    def answering(question: AnswerRequest, record: Record) -> AsyncGenerator[Event]:
+        context = make_context(request, question)
         own = msgspec.structs.replace(
-            experiment.applied(asked, variants[record.variant]),
+            experiment.apply(context, variants[record.variant]),
             record=record,
             admitted=each,
-            deadline=asyncio.get_running_loop().time() + asked.stages.deadline_s,
+            deadline=asyncio.get_running_loop().time() + context.stages.deadline_s,
         )
-        events = answered(request, own, service)
-        return events if service.log is None else service.log.noting(events, record, each.caller)
+        return open_answer(own, service)
 
     return answering
 

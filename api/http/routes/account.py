@@ -1,4 +1,4 @@
-"""GET /budget and /rate-limit/status: what is left to the caller."""
+"""GET /budget and /rate-limit/status: what is left of the caller's budgets and limits."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from api.admission.caller import RouteClass
 from api.admission.limits import NO_COST
 from api.answering.spending import Budget
 from api.http.admit import admitted_of, admitting
-from api.http.routes.query import ERROR_RESPONSES
+from api.http.openapi import ERROR_RESPONSES
 from api.runtime.service import Service
 
 

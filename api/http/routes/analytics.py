@@ -1,4 +1,4 @@
-"""GET /analytics/…: what the log says, for admins; DELETE /analytics/log: rows out of it.
+"""GET /analytics/…: reports on the query log, for admins; DELETE /analytics/log: rows out of it.
 
 An admin sees all tenants; `tenant` narrows it down.
 """
@@ -17,11 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.admission.limits import ONE
 from api.errors import ErrorBody, Invalid, NotFound
 from api.http.admit import admitting
-from api.http.routes.query import ERROR_RESPONSES
+from api.http.openapi import ERROR_RESPONSES
 from api.http.schemas import NO_NUL
-from api.log import analytics
-from api.log import experiment_report as experiments
-from api.log import reader as reading
+from api.log import analytics, experiment_report, reader
 from api.log.analytics import EngineFacts, Savings, Summary, Window
 from api.log.experiment_report import ExperimentReport
 from api.log.query_log import QueryLog
@@ -138,7 +136,9 @@ async def get_experiment(
     state: State, name: ExperimentName, hours: Hours = 24.0, tenant: Name = None
 ) -> ExperimentReport:
     window = _window(hours, tenant)
-    report = await _ask(state, lambda connection: experiments.report(connection, window, name))
+    report = await _ask(
+        state, lambda connection: experiment_report.report(connection, window, name)
+    )
     running = state.service.experiment
     if not report.variants and (running is None or running.name != name):
         raise NotFound("no answers of an experiment of that name in the window")
@@ -163,9 +163,7 @@ async def get_queries(
     before_id = min(int(after), 2**63 - 1) if after else None
     wanted = Wanted(outcome=outcome, unanswered=unanswered, before_id=before_id)
     window = _window(hours, tenant)
-    answers = await _ask(
-        state, lambda connection: reading.newest(connection, window, wanted, limit)
-    )
+    answers = await _ask(state, lambda connection: reader.newest(connection, window, wanted, limit))
     return AnswerPage(answers, answers[-1].id if len(answers) == limit else None)
 
 
@@ -184,7 +182,7 @@ async def get_questions(
 ) -> QuestionPage:
     window = _window(hours, tenant)
     found = await _ask(
-        state, lambda connection: reading.failing(connection, window, limit=limit, offset=offset)
+        state, lambda connection: reader.failing(connection, window, limit=limit, offset=offset)
     )
     return QuestionPage(_log(state).keeps_text, found)
 
@@ -203,7 +201,7 @@ async def delete_log(state: State, tenant: Name = None, request_id: Name = None)
             return await log.forget_tenant(tenant)
         case None, str():
             return await log.forget_request(request_id)
-    raise Invalid("tenant, request_id: give one of them")
+    raise Invalid("give exactly one of tenant, request_id")
 
 
 router = Router(

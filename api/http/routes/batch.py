@@ -10,18 +10,17 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody
 from litestar.types import ASGIApp
 
-from api.admission.door import Admitted
-from api.admission.limits import NO_COST, Cost
-from api.admission.refusals import RateLimited
+from api.admission.limits import NO_COST
 from api.answering.events import Event
 from api.answering.request import AnswerRequest
 from api.errors import ErrorBody
-from api.http.admit import admitted_of, admitting
-from api.http.batch import Answering, Batch, BatchAnswer, BatchRequest, BatchResponse, judge
+from api.http.admit import admitted_of, admitting, charge_answers
+from api.http.asking import make_variant_context, open_answer
+from api.http.batch import Answering, Batch, BatchAnswer, BatchRequest, BatchResponse, check
 from api.http.body import JSONRequest
 from api.http.edge import record_of
 from api.http.idempotency import Once
-from api.http.routes.query import ERROR_RESPONSES, answered, asking
+from api.http.openapi import ERROR_RESPONSES
 from api.runtime.service import Service
 from api.telemetry.record import Record
 
@@ -58,7 +57,12 @@ async def post_batch(
     service.stages()  # a replica that cannot answer says so for all of them at once
     caller = admitted_of(request).caller
     owner = (caller.tenant, caller.key_id)
-    batch = Batch(judge(data.queries), record, service.metrics)
+    batch = Batch(
+        check(data.queries),
+        record,
+        service.metrics,
+        on_end=lambda ended: service.log_answer(ended, caller),
+    )
     return BatchAnswer(  # type: ignore[return-value]
         batch,
         Once(request.app.state.idempotency, owner, idempotency_key, data.queries),
@@ -74,46 +78,22 @@ def _parallelism(service: Service) -> int:
 
 
 async def _admit(request: JSONRequest, batch: Batch, n_questions: int) -> Answering:
-    """Count the questions, and return how one is answered. Raises RateLimited, LimitsDown."""
+    """Count the questions, and return how one is answered. Raises RateLimited, LedgerDown."""
     service: Service = request.app.state.service
-    each = await charged_for(request, n_questions, n_answers=batch.n_distinct)
+    each = await charge_answers(request, n_questions, n_answers=batch.n_distinct)
 
-    def answering(inquiry: AnswerRequest, record: Record) -> AsyncGenerator[Event]:
-        ask = asking(request, inquiry, service)
+    def answering(question: AnswerRequest, record: Record) -> AsyncGenerator[Event]:
+        context = make_variant_context(request, question)
         own = msgspec.structs.replace(
-            ask,
+            context,
             record=record,
             admitted=each,
             lane="batch",
-            deadline=asyncio.get_running_loop().time() + ask.stages.deadline_s,
+            deadline=asyncio.get_running_loop().time() + context.stages.deadline_s,
         )
-        events = answered(request, own, service)
-        return events if service.log is None else service.log.noting(events, record, each.caller)
+        return open_answer(own, service)
 
     return answering
-
-
-async def charged_for(request: JSONRequest, n_requests: int, *, n_answers: int) -> Admitted:
-    """Count so many requests, and return how each of their answers is admitted.
-
-    Raises RateLimited, LimitsDown.
-    """
-    service: Service = request.app.state.service
-    record, admitted = record_of(request.scope), admitted_of(request)
-    tokens = service.settings.pipeline.max_new_tokens
-    cost = Cost(requests=n_requests, tokens=tokens * n_answers)
-    try:
-        charged = await service.door.charge(admitted, cost)
-    except RateLimited as refused:
-        service.metrics.rate_limited.labels(admitted.route_class).inc()
-        record.headers = _headers(refused.allowance.headers())
-        raise
-    record.headers = _headers(charged.headers())
-    return msgspec.structs.replace(charged, cost=Cost(tokens=tokens))
-
-
-def _headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 router = Router(path="/", route_handlers=[post_batch], tags=["answers"])

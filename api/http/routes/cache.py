@@ -1,4 +1,4 @@
-"""DELETE /cache and POST /feedback: wrong or unwanted answers out."""
+"""DELETE /cache and POST /feedback: take wrong or unwanted answers out of the cache."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from api.admission.limits import ONE
 from api.errors import CacheDown, Invalid, NotFound
 from api.http.admit import admitted_of, admitting
 from api.http.body import JSONRequest
-from api.http.routes.query import ERROR_RESPONSES
+from api.http.openapi import ERROR_RESPONSES
 from api.http.schemas import FeedbackRequest
 from api.runtime.service import Service
 from api.stores.calls import StoreDown
@@ -41,7 +41,7 @@ async def delete_cache(
     service: Service = state.service
     given = [name for name in (entry_id, doc_id, tenant) if name is not None]
     if len(given) > 1:
-        raise Invalid("entry_id, doc_id, tenant: give one of them")
+        raise Invalid("give at most one of entry_id, doc_id, tenant")
     if service.cache is None:
         return Deleted(0)
     try:
@@ -67,26 +67,32 @@ async def post_feedback(request: JSONRequest, data: JSONBody[FeedbackRequest]) -
     service: Service = request.app.state.service
     caller = admitted_of(request).caller
     tenant = caller.tenant
-    caching = service.caching()
-    served = caching.recent.get(data.request_id) if caching else None
+    cache, cached = service.cache, service.cached_answers
+    served = cached.served(data.request_id) if cached else None
     if served is not None and served.tenant != tenant:
         served = None
     is_kept = False
-    if caching is not None and data.rating == "down" and not (served or data.entry_id):
+    if cache is not None and data.rating == "down" and not (served or data.entry_id):
         is_kept = service.log is not None and await service.log.knows(tenant, data.request_id)
         if not is_kept:
             raise NotFound("request_id: no such answer of late; give its entry_id")
     if service.log is not None:
-        service.log.judge(data, caller)
-    if caching is None or data.rating == "up" or is_kept:
+        service.log.note_feedback(
+            caller,
+            data.request_id,
+            data.rating,
+            reason=data.reason,
+            correct_answer=data.correct_answer,
+        )
+    if cache is None or data.rating == "up" or is_kept:
         return FeedbackResponse(False)
     try:
         if served is not None and data.entry_id in (None, served.entry_id):
             if not served.entry_id:
                 return FeedbackResponse(False)
-            await caching.cache.reject(served.entry_id, served.question)
+            await cache.reject(served.entry_id, served.question)
             return FeedbackResponse(True)
-        gone = await caching.cache.delete_entry(data.entry_id or "", tenant=tenant)
+        gone = await cache.delete_entry(data.entry_id or "", tenant=tenant)
         return FeedbackResponse(gone)
     except StoreDown as exc:
         raise CacheDown("the answer is dropped here; the cache's Redis does not answer") from exc

@@ -1,4 +1,4 @@
-"""POST, GET and DELETE /documents, GET /jobs/{id}: documents in and out while serving."""
+"""POST, GET and DELETE /documents, and GET /jobs/{id}: documents in and out while serving."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ from api.http.document_schemas import (
     DocumentFacts,
     DocumentList,
     DocumentOut,
+    JobOut,
     JobResponse,
 )
 from api.http.edge import headers_of
-from api.http.openapi import EVENT_STREAM
+from api.http.openapi import ERROR_RESPONSES, EVENT_STREAM
 from api.http.responses import HEARTBEAT_S
-from api.http.routes.query import ERROR_RESPONSES
 from api.http.uploads import read_body
 from api.logs import logger
 from api.runtime.service import Service
@@ -80,8 +80,7 @@ async def post_documents(request: UploadRequest) -> Response[JobResponse]:
     )
     facts = {"job": job.id, "tenant": caller.tenant, "key_id": caller.key_id, "total": job.total}
     logger.info("documents handed in", extra={"facts": facts})
-    body_out = JobResponse(service.ingest.shown(job))
-    return Response(body_out, status_code=202, headers={"Location": f"/jobs/{job.id}"})
+    return Response(_shown(service, job), status_code=202, headers={"Location": f"/jobs/{job.id}"})
 
 
 @get(
@@ -157,7 +156,7 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
     service: Service = request.app.state.service
     job = await _job(request, job_id)
     if EVENT_STREAM not in headers_of(request.scope).get("accept", ""):
-        return Response(JobResponse(service.ingest.shown(job)))
+        return Response(_shown(service, job))
     return Stream(
         lambda: _events(service, job),
         media_type=EVENT_STREAM,
@@ -176,15 +175,19 @@ async def _job(request: Request[Any, Any, Any], id: str) -> Job:
     return job
 
 
+def _shown(service: Service, job: Job) -> JobResponse:
+    return JobResponse(JobOut.of(service.ingest.with_progress(job)))
+
+
 async def _events(service: Service, job: Job) -> AsyncGenerator[bytes]:
     """`job` events, one a change, until the job has ended or this instance stops."""
     number, sent, quiet_since = 0, None, time.monotonic()
     until = quiet_since + FOLLOWED_S
     while time.monotonic() < until:
-        shown = service.ingest.shown(job)
+        shown = _shown(service, job)
         if shown != sent:
             number, sent, quiet_since = number + 1, shown, time.monotonic()
-            yield encode_frame(b"job", number, JobResponse(shown))
+            yield encode_frame(b"job", number, shown)
         elif time.monotonic() - quiet_since > HEARTBEAT_S:
             quiet_since = time.monotonic()
             yield HEARTBEAT
@@ -206,7 +209,7 @@ def _id_of(request: Request[Any, Any, Any]) -> str:
     return id
 
 
-def _allowing(path: str, methods: str) -> HTTPRouteHandler:
+def _allow(path: str, methods: str) -> HTTPRouteHandler:
     """OPTIONS of a path with several handlers; the framework's own tells of the first alone."""
 
     @route(path, http_method=HttpMethod.OPTIONS, status_code=204, include_in_schema=False)
@@ -221,8 +224,8 @@ def router(body_limit: int) -> Router:
     return Router(
         path="/",
         route_handlers=[
-            _allowing("/documents", "GET, OPTIONS, POST"),
-            _allowing("/documents/{doc_id:path}", "DELETE, GET, OPTIONS"),
+            _allow("/documents", "GET, OPTIONS, POST"),
+            _allow("/documents/{doc_id:path}", "DELETE, GET, OPTIONS"),
             post_documents,
             get_documents,
             get_document,

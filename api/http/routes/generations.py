@@ -13,7 +13,7 @@ from api.admission.limits import ONE
 from api.errors import Conflict, ErrorBody, IndexNotWritable, NotFound
 from api.http.admit import admitting
 from api.http.body import JSONRequest
-from api.http.routes.query import ERROR_RESPONSES
+from api.http.openapi import ERROR_RESPONSES
 from api.http.schemas import Request
 from api.runtime.service import Service
 from retrieval.index.generations import rollback

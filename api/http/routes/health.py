@@ -130,7 +130,7 @@ def _engine_stats(service: Service, engine: Engine) -> EngineStats:
         context_tokens=engine.context_tokens,
         in_flight=engine.in_flight,
         failures=service.engines.failures(engine.name),
-        check=service.neighbours.engine_checks[engine.name],
+        check=service.checks.engine_checks[engine.name],
     )
 
 

@@ -1,6 +1,6 @@
-"""POST /v1/chat/completions and GET /v1/models, as clients of OpenAI know them.
+"""POST /v1/chat/completions and GET /v1/models, as OpenAI's clients know them.
 
-The same way as /query: only what goes over the wire differs, errors too.
+Answers are made as for /query: only what goes over the wire differs, errors too.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from api.answering.request import AnswerRequest
 from api.engines.client import Engine
 from api.errors import RagError, retry_after
 from api.http.admit import admitting
+from api.http.asking import make_variant_context, open_answer
 from api.http.body import JSONRequest
 from api.http.edge import record_of
 from api.http.openai_schemas import (
@@ -34,9 +35,8 @@ from api.http.openai_schemas import (
     turns_of,
 )
 from api.http.openai_wire import ModelNotFound, OpenAIWire, refusal
-from api.http.openapi import ChatStream
-from api.http.responses import PlainAnswer, StreamedAnswer, failed
-from api.http.routes.query import ERROR_RESPONSES, answered, asking
+from api.http.openapi import ERROR_RESPONSES, ChatStream
+from api.http.responses import PlainAnswer, StreamedAnswer, note_failure
 from api.runtime.service import Service
 
 _ERRORS = {
@@ -47,7 +47,7 @@ _ERRORS = {
 
 
 def _refuse(request: Request[Any, Any, Any], error: RagError) -> Response[OpenAIError]:
-    failed(record_of(request.scope), error)
+    note_failure(record_of(request.scope), error)
     status, body = refusal(error)
     return Response(body, status_code=status, headers=retry_after(error))
 
@@ -70,7 +70,7 @@ def _refuse(request: Request[Any, Any, Any], error: RagError) -> Response[OpenAI
 async def post_chat(request: JSONRequest, data: JSONBody[ChatRequest]) -> ASGIApp:
     service: Service = request.app.state.service
     record = record_of(request.scope)
-    events = answered(request, _asking(request, data, service), service)
+    events = open_answer(_make_context(request, data, service), service)
     options = data.stream_options
     wire = OpenAIWire(
         record.request_id,
@@ -83,12 +83,12 @@ async def post_chat(request: JSONRequest, data: JSONBody[ChatRequest]) -> ASGIAp
     return StreamedAnswer(events, record, service.drain, wire, commit_s=commit_s)  # type: ignore[return-value]
 
 
-def _asking(request: JSONRequest, data: ChatRequest, service: Service) -> AnswerContext:
+def _make_context(request: JSONRequest, data: ChatRequest, service: Service) -> AnswerContext:
     """Return the last question of a chat with all that its answer takes."""
     conversation = read_conversation(turns_of(data))
     pinned = _serving(data.model, service.engines.all)
     options = data.ragrelay or RagOptions()
-    inquiry = AnswerRequest(
+    question = AnswerRequest(
         query=conversation.question,
         history=conversation.history,
         top_k=options.top_k,
@@ -96,8 +96,8 @@ def _asking(request: JSONRequest, data: ChatRequest, service: Service) -> Answer
         max_tokens=longest_answer(data),
         temperature=data.temperature,
     )
-    ask = asking(request, inquiry, service, pinned=pinned)
-    return with_wishes(cut_history(ask, conversation.wishes), conversation.wishes)
+    context = make_variant_context(request, question, pinned=pinned)
+    return with_wishes(cut_history(context, conversation.wishes), conversation.wishes)
 
 
 def _serving(model: str, engines: Sequence[Engine]) -> str | None:

@@ -95,7 +95,7 @@ async def get_examples(request: Request[Any, Any, Any]) -> Examples:
         return Examples([], 0)
     rows = visible_rows(index, view_of(admitted_of(request).caller))
     step = max(1, len(rows) // LOOKED_AT)
-    titles = (index.store[int(row)].title for row in rows[::step])
+    titles = (index.passages[int(row)].title for row in rows[::step])
     return Examples(example_questions(titles), len(rows))
 
 
@@ -137,11 +137,11 @@ def _answer(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
     asset = _assets().get(name)
     if asset is None:
         raise NotFound("no such file")
-    asked = headers_of(request.scope)
+    sent = headers_of(request.scope)
     headers = {**_HEADERS, "ETag": asset.etag}
-    if asset.etag in asked.get("if-none-match", ""):
+    if asset.etag in sent.get("if-none-match", ""):
         return Response(b"", status_code=304, headers=headers)
-    if "gzip" in asked.get("accept-encoding", ""):
+    if "gzip" in sent.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
         return Response(asset.packed, media_type=asset.media_type, headers=headers)
     return Response(asset.plain, media_type=asset.media_type, headers=headers)

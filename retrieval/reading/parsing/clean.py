@@ -1,4 +1,4 @@
-"""Text from files made fit to store and to show: no control characters, no lone surrogates."""
+"""Clean text that parsers found: no control characters, no lone surrogates, lines end in LF."""
 
 import re
 
@@ -10,11 +10,11 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """With line feeds alone ending lines."""
+    """The cleaned text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATE.sub("\ufffd", CONTROLS.sub("", text))
 
 
 def one_line(text: str) -> str:
-    """For titles and reasons; what is longer is cut."""
+    """Cleaned, on one line of at most LONGEST_LINE characters: for titles and reasons."""
     return " ".join(plain(text[: 4 * LONGEST_LINE]).split())[:LONGEST_LINE]

@@ -1,4 +1,4 @@
-"""Jupyter notebooks → Markdown: its cells as they are, code and what it printed in fences."""
+"""Convert Jupyter notebooks to Markdown: text cells as they are, code and its output in fences."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""PDF → Markdown: lines in larger type than most are headings, wrapped lines are joined again.
+"""Convert PDF to Markdown: lines in larger type are headings, wrapped lines are joined again.
 
 A page that cannot be read is a note, the others stand. Tables come as their lines: a PDF does not
 say where cells are. Scanned pages hold no text.

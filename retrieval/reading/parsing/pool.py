@@ -1,7 +1,8 @@
-"""Parser processes, started when a file needs one, used again, replaced when they end.
+"""A pool of parser processes, in which files of risky formats are read.
 
-The kernel and the parser itself hold to the limits (`sandbox`); the pool adds the deadline and puts
-a process's end into words. A process inherits no environment, so none of the parent's secrets.
+A process starts when a file needs one, reads many, and is replaced when it ends. It limits itself
+(`sandbox`); the pool adds the deadline, and turns the end of a process into a reason. A process
+inherits no environment, so none of the parent's secrets.
 """
 
 import os
@@ -40,7 +41,7 @@ main(limits)
 
 
 class ParserPool:
-    """Parses files side by side. Use as a context manager: leaving it ends every process."""
+    """Parses files in parallel. Use as a context manager: leaving it ends every process."""
 
     def __init__(self, limits: ParseLimits | None = None, *, processes: int = PROCESSES) -> None:
         self.limits = limits or ParseLimits()
@@ -58,6 +59,7 @@ class ParserPool:
         with self._lock:
             self._is_closed = True
             parsers = list(self._all)
+        # Killed first: the threads that wait for their replies would not end otherwise.
         for parser in parsers:
             parser.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -102,7 +104,7 @@ class ParserPool:
 
 
 class _Parser:
-    """One process."""
+    """One process, which reads a file at a time."""
 
     def __init__(self, limits: ParseLimits) -> None:
         self._limits = limits

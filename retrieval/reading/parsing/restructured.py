@@ -1,7 +1,6 @@
-"""reStructuredText → Markdown as far as the splitter needs it: section titles become headings.
+"""Convert reStructuredText to Markdown as far as splitting needs it: titles become headings.
 
-The rest stays as it is written, which is meant to be read. Plain text in linear time, so it needs
-no process of its own.
+The rest stays as it is written. It takes linear time and no library, so no process of its own.
 """
 
 import re

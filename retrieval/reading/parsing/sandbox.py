@@ -1,8 +1,8 @@
-"""What a parser process may do: compute within its limits, read Python's own files, answer.
+"""Confine a parser process: it may compute within its limits, import Python code, and answer.
 
-The kernel holds it to memory, files and CPU time, and where it lets us, to a network without any
-interface. An audit hook refuses sockets, programs and files whatever the kernel allows: it stops a
-parser that was talked into using them, not native code that was taken over.
+The kernel limits memory, files and CPU time and, where it allows that, gives it a network without
+an interface. An audit hook refuses sockets, programs and files whatever the kernel allows: it stops
+a parser that a file has tricked into using them, not native code that was taken over.
 """
 
 import contextlib
@@ -36,15 +36,16 @@ _CODE = (".py", ".pyc")
 
 def confine(limits: ParseLimits) -> None:
     """For the rest of this process; raises OSError or ValueError where a limit cannot be set."""
+    # Where memory runs out, the kernel ends this process before the server.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
     _leave_network()
     for kind, most in (
         (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CORE, 0),  # a core dump would leave the document on disk
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 32),
-        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NPROC, 0),  # not held to for root, whom the hook below stops
     ):
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -64,6 +65,8 @@ def confine(limits: ParseLimits) -> None:
 def allow_cpu(seconds: int) -> None:
     """From now on; the kernel ends a process that goes on for longer."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    # The limit counts from the start of the process, which has read other files before. Only the
+    # soft one is set: a hard one could not be raised for the next file.
     most = int(time.process_time()) + 1 + seconds
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (most, hard))

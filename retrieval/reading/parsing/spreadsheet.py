@@ -1,4 +1,4 @@
-"""CSV and its kin → one list item a row, each value after its column's name."""
+"""Convert CSV and TSV to one list item for each row, with each value after its column's name."""
 
 import codecs
 import csv

@@ -1,6 +1,6 @@
-"""Rows of tables as list items, each readable alone: `- City: Berlin; Population: 3.7 million`.
+"""Write rows of tables as list items that can be read alone: `- City: Berlin; Population: 3.7 m`.
 
-A list item is what the splitter never cuts while it fits into a passage.
+The splitter never cuts a list item that fits into a passage.
 """
 
 from collections.abc import Iterator, Sequence

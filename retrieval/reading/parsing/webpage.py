@@ -1,4 +1,4 @@
-"""HTML → Markdown, from a stream of tags: no tree, so no depth of nesting and no missing end hurts.
+"""Convert HTML to Markdown from a stream of tags; deep nesting or missing ends do no harm.
 
 Navigation, footers, scripts and styles are left out; links keep their text, images their
 description. Word documents come through here too.

@@ -1,4 +1,4 @@
-"""What passes between the reading process and its parser processes, and the limits of one file.
+"""Messages between the reading process and its parser processes, and the limits of one file.
 
 A request is two frames (suffix, content), a reply one (a Reply in msgpack). A frame is its length
 in 8 bytes, big-endian, then its bytes.

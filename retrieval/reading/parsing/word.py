@@ -1,4 +1,4 @@
-"""Word documents (.docx) → Markdown, by way of mammoth's HTML.
+"""Convert Word documents (.docx) to Markdown, by way of mammoth's HTML.
 
 A .docx is a zip of XML parts: what they would unpack to is summed up before any is unpacked, and a
 part with a document type declaration, where entities would be defined, is refused as the format has

@@ -1,7 +1,7 @@
-"""A parser process: reads files from its input, answers with their text, may do nothing else.
+"""A parser process: reads files from its standard input, answers with their text, and no more.
 
-The pool starts it. Whatever goes wrong with one file is that file's reason; what the libraries
-print goes nowhere.
+The pool starts it. An error in one file becomes that file's reason; what libraries print is
+discarded.
 """
 
 import importlib
@@ -31,7 +31,9 @@ PARSERS = {
 
 
 def main(limits_json: str) -> None:
+    """Serve until the input ends, `limits.files` have been read or too much memory is taken."""
     limits = msgspec.json.decode(limits_json, type=ParseLimits)
+    # Before `confine`, which refuses to open files; print would break into the frames of a reply.
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -48,7 +48,7 @@ def main(index_dir: str, corpus: str, stage: str, action: str) -> None:
             stop()
             return entered(child)
 
-        subprocess.Popen.__enter__ = stopping  # type: ignore[method-assign]
+        subprocess.Popen.__enter__ = stopping  # type: ignore[method-assign, assignment]
     if action == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
     try:

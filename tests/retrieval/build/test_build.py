@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +10,13 @@ from retrieval.build.splitting import Splitter
 from retrieval.index.generations import rollback
 from retrieval.index.index import current_generation, list_generations, open_index
 from retrieval.types import IndexBusy, IndexMissing, IndexUnwritable, NoDocuments
+from tests.retrieval.build.processes import start
 from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
-
-REPO = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def index_dir(tmp_path) -> Path:
     return tmp_path / "index"
-
-
-def start(index_dir: Path, corpus: Path, stage: str, action: str) -> subprocess.Popen[str]:
-    script = [sys.executable, "-m", "tests.retrieval.build.build_in_steps"]
-    return subprocess.Popen(
-        [*script, str(index_dir), str(corpus), stage, action],
-        cwd=REPO,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
 
 
 def entries(index_dir: Path) -> list[str]:
@@ -67,7 +53,7 @@ def test_build_one_document_changed_embeds_only_that_one(index_dir, corpus, fake
     new = open_index(index_dir)
     rows = np.array([0, 2])
     assert (new.dense.vectors(rows) == old.dense.vectors(rows)).all()
-    expected = fake.encode_queries([new.store[row].indexed_text for row in range(3)])
+    expected = fake.encode_queries([new.passages[row].indexed_text for row in range(3)])
     np.testing.assert_array_equal(new.dense.vectors(np.arange(3)), expected)
 
 
@@ -94,7 +80,7 @@ def test_build_large_corpus_measures_its_own_recall(index_dir, tmp_path, fake, m
     assert index.manifest.dense.recall >= 0.98
     (tmp_path / "c.jsonl").write_text("\n".join(lines[:450]))
     assert build_index(index_dir, [tmp_path / "c.jsonl"], fake).reused_vectors == 450
-    expected = fake.encode_passages([open_index(index_dir).store[7].indexed_text])
+    expected = fake.encode_passages([open_index(index_dir).passages[7].indexed_text])
     np.testing.assert_array_equal(open_index(index_dir).dense.vectors(np.array([7])), expected)
 
 

@@ -20,9 +20,9 @@ from retrieval.index.generations import only_writer, rollback
 from retrieval.index.index import current_generation, open_index
 from retrieval.index.tombstones import FILE, bury
 from retrieval.types import Document, IndexBusy, IndexUnwritable, NoDocuments
-from tests.retrieval.build.test_build import start
+from tests.retrieval.build.processes import start
 from tests.retrieval.fakes import FakeEmbedder, word_tokenizer
-from tests.retrieval.index.test_tombstones import files_of_at_most
+from tests.support.files import files_of_at_most
 
 REPO = Path(__file__).parents[3]
 CATS = Document("cats", "Cats", "Cats sleep all day.", {"year": 2020})
@@ -91,7 +91,7 @@ def test_build_changed_metadata_alone_keeps_the_vectors(index_dir, fake):
     moved = Document(CATS.doc_id, CATS.title, CATS.text, {"year": 1999}, "acme")
     assert build_documents(index_dir, [moved, OWLS], fake, seq=1).reused_vectors == 2
     assert fake.encoded == []
-    assert open_index(index_dir).store[0].metadata == {"year": 1999}
+    assert open_index(index_dir).passages[0].metadata == {"year": 1999}
 
 
 def test_build_less_documents_writes_what_a_build_from_nothing_does(index_dir, tmp_path, fake):
@@ -239,7 +239,7 @@ def many(monkeypatch) -> list[Document]:
 
 def assert_each_is_nearest_to_itself(index_dir: Path, fake: FakeEmbedder) -> None:
     index = open_index(index_dir)
-    texts = [index.store[row].indexed_text for row in range(len(index))]
+    texts = [index.passages[row].indexed_text for row in range(len(index))]
     expected = fake.encode_passages(texts)
     np.testing.assert_array_equal(index.dense.vectors(np.arange(len(index))), expected)
     for row in range(0, len(index), 37):

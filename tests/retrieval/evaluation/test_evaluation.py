@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,7 +21,7 @@ def retriever(tmp_path) -> Retriever:
     long = "alpha alpha alpha alpha. beta alpha alpha alpha."
     records = [{"id": "long", "text": long}, {"id": "other", "text": "alpha gamma"}]
     corpus.write_text("\n".join(json.dumps(record) for record in records))
-    vectors = {"q": [1, 0], "alpha gamma": [0.7, 0.7]}
+    vectors: dict[str, Sequence[float]] = {"q": [1, 0], "alpha gamma": [0.7, 0.7]}
     vectors |= {"alpha alpha alpha alpha.": [1, 0], "beta alpha alpha alpha.": [0.9, 0.1]}
     embedder = FakeEmbedder(vectors, dim=2)
     splitter = Splitter(word_tokenizer(), 5, 0)

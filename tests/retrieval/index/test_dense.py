@@ -7,15 +7,7 @@ from hypothesis import strategies as st
 from retrieval.index import dense
 from retrieval.index.dense import NEAREST, RECALL, DenseIndex, DenseInfo, build_dense
 from retrieval.types import DeviceUnavailable, IndexCorrupt
-
-
-def unit_vectors(n: int, dim: int, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def no_queries() -> np.ndarray:
-    raise AssertionError("an exact index measures nothing")
+from tests.retrieval.index.vectors import no_queries, unit_vectors
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_open_gives_manifest_and_passages(index_dir, fake):
     index = open_index(index_dir, embedder=fake)
     assert index.generation == current_generation(index_dir)
     assert index.manifest.counts == type(index.manifest.counts)(documents=3, passages=3, skipped=0)
-    assert [index.store[row].doc_id for row in range(3)] == ["cats.md", "dogs.txt", "owls.txt"]
+    assert [index.passages[row].doc_id for row in range(3)] == ["cats.md", "dogs.txt", "owls.txt"]
     assert len(index) == len(index.dense) == len(index.sparse) == 3
     index.close()
 
@@ -93,7 +93,7 @@ def test_open_index_of_a_language_asks_in_it(tmp_path, corpus, fake):
     build_index(tmp_path / "index", [corpus], fake, language="german")
     index = open_index(tmp_path / "index")
     assert index.manifest.sparse.language == "german"
-    assert len(index.sparse.search("Haus", 9)[1]) == 1
+    assert (index.sparse.scores("Haus") > 0).sum() == 1
     assert not build_index(tmp_path / "index", [corpus], fake, language="none").unchanged
 
 

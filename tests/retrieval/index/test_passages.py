@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval.index.passages import OFFSETS, PassageStore, content_hash, write_store
+from retrieval.index.passages import OFFSETS, Passages, content_hash, write_passages
 from retrieval.types import IndexCorrupt, Passage
 
 PASSAGES = [
@@ -12,8 +12,8 @@ PASSAGES = [
 
 @pytest.fixture
 def store(tmp_path):
-    write_store(PASSAGES, tmp_path)
-    return PassageStore.load(tmp_path)
+    write_passages(PASSAGES, tmp_path)
+    return Passages.load(tmp_path)
 
 
 def test_store_gives_back_what_was_written(store):
@@ -28,10 +28,10 @@ def test_store_hashes_are_of_the_indexed_text(store):
 def test_load_offsets_that_do_not_fit_raise_index_corrupt(store, tmp_path):
     np.save(tmp_path / OFFSETS, np.array([0, 5]))
     with pytest.raises(IndexCorrupt):
-        PassageStore.load(tmp_path)
+        Passages.load(tmp_path)
 
 
 def test_load_pickled_offsets_are_refused(store, tmp_path):
     np.save(tmp_path / OFFSETS, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(IndexCorrupt):
-        PassageStore.load(tmp_path)
+        Passages.load(tmp_path)

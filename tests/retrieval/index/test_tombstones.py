@@ -1,23 +1,11 @@
 import os
-import resource
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
 from retrieval.index.tombstones import FILE, Tombstones, bury, forget
 from retrieval.types import IndexCorrupt, IndexUnwritable
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.support.files import files_of_at_most
 
 
 def test_bury_hides_in_generations_of_earlier_changes_alone(tmp_path):

@@ -15,12 +15,13 @@ from retrieval.index.dense import DenseIndex, build_dense
 from retrieval.index.filters import EVERYTHING, View, parse_filters
 from retrieval.index.index import Index, open_index
 from retrieval.index.selection import Selection
-from retrieval.index.sparse import SparseIndex, SparseInfo, build_sparse
+from retrieval.index.sparse import SparseIndex, SparseInfo, terms, write_sparse
+from retrieval.index.terms import count_terms
 from retrieval.index.visibility import MOST_VIEWS
 from retrieval.search.retriever import Retriever
 from retrieval.types import Document
 from tests.retrieval.fakes import FakeEmbedder
-from tests.retrieval.index.test_dense import no_queries, unit_vectors
+from tests.retrieval.index.vectors import no_queries, unit_vectors
 
 N = 4_000
 DIM = 16
@@ -93,7 +94,8 @@ def test_search_on_a_gpu_among_rows_is_the_cpus(vectors, tmp_path, monkeypatch):
 
 
 def test_sparse_scores_among_rows_are_zero_elsewhere(tmp_path):
-    build_sparse(["cats purr", "cats", "dogs", "cats sleep"], tmp_path, SparseInfo())
+    counted = count_terms(["cats purr", "cats", "dogs", "cats sleep"], terms)
+    write_sparse(counted, tmp_path, SparseInfo())
     index = SparseIndex.load(tmp_path, SparseInfo())
     everywhere = index.scores("cats")
     among = Selection(np.array([True, False, True, False]))
@@ -210,12 +212,16 @@ def test_hide_while_others_search_never_shows_a_hidden_one_afterwards(serving):
     assert found(serving, View("acme")) == {"open", "long"}
 
 
+def rows_of(index: Index, doc_id: str) -> list[int]:
+    number = index.documents.numbers[doc_id]
+    return list(range(*index.documents.first_rows[number : number + 2]))
+
+
 def test_rows_of_a_document_are_its_passages_in_order(opened):
-    rows = opened.rows_of("long").tolist()
-    passages = [opened.store[row] for row in rows]
+    rows = rows_of(opened, "long")
+    passages = [opened.passages[row] for row in rows]
     assert len(rows) > 1
     assert [passage.passage_id for passage in passages] == [f"long:{n}" for n in range(len(rows))]
     assert {passage.tenant for passage in passages} == {"acme"}
-    assert opened.rows_of("red").tolist() == [2]
-    assert opened.store[2].acl == ("red",)
-    assert opened.rows_of("nowhere").tolist() == []
+    assert rows_of(opened, "red") == [2]
+    assert opened.passages[2].acl == ("red",)

@@ -1,35 +1,12 @@
 """A serving process that is killed in the middle of a build: nothing acknowledged is lost."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.retrieval.library.serving import add, ended, searched, served
-from tests.support.fake_engine import FakeEngine
-from tests.support.harness import Client, eventually
+from tests.support.documents import add, alone, ended, searched, served
+from tests.support.engine import FakeEngine
+from tests.support.waiting import eventually
 
-REPO = Path(__file__).parents[3]
 MANY = [{"id": f"d{n}", "text": f"Owl number {n} hunts at night. " * 12} for n in range(100)]
-
-
-@contextmanager
-def alone(engine: FakeEngine, index_dir: Path) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
-    """A server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.retrieval.library.serve_alone", str(index_dir), engine.url],
-        cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True,
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield Client(int(process.stdout.readline())), process
-    finally:
-        process.kill()
-        process.wait(20)
-        process.stdin.close()
-        process.stdout.close()
 
 
 def test_server_killed_in_a_build_leaves_the_old_and_all_changes(

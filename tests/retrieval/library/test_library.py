@@ -11,7 +11,8 @@ import pytest
 
 from retrieval.index.filters import EVERYTHING, View
 from retrieval.index.tombstones import Tombstones
-from retrieval.library.jobs import File, file_read, find_job, has_files, next_file, submit
+from retrieval.library.files import File, has_files, next_file
+from retrieval.library.jobs import find_job, replace_file, submit
 from retrieval.library.library import DocumentTaken, Library
 from retrieval.library.records import LIBRARY
 from retrieval.library.uploads import read_waiting
@@ -145,7 +146,7 @@ def test_delete_of_a_file_that_waits_keeps_it_out(library):
     job = submit(library, [], [File(name="a.txt", content=b"some text")], view=ACME)
     waiting = next_file(library)
     assert library.delete("a.txt", ACME)
-    file_read(library, waiting, [doc("a.txt")], [])
+    replace_file(library, waiting, [doc("a.txt")], [])
     assert ids(library) == []
     assert statuses(find_job(library, job.id)) == [("a.txt", "failed")]
 

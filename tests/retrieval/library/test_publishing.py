@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,10 @@ from retrieval.index.filters import EVERYTHING, View
 from retrieval.index.generations import rollback
 from retrieval.index.index import list_generations, open_index
 from retrieval.index.tombstones import Tombstones
-from retrieval.library.jobs import File, find_job, note_trouble, submit
+from retrieval.library.files import File
+from retrieval.library.jobs import find_job, note_trouble, submit
 from retrieval.library.library import Library
-from retrieval.library.publishing import announce, has_changes, only_publisher, publish, serving
+from retrieval.library.publishing import has_changes, only_publisher, publish, serving
 from retrieval.library.rebuilding import overlap, rebuild, sample_questions
 from retrieval.search.retriever import Retriever
 from retrieval.types import Document, IndexBusy, IndexUnwritable, NoDocuments
@@ -42,9 +44,7 @@ def doc(doc_id: str, text: str = "some text", tenant: str = "acme", **more) -> D
 
 
 def build(library: Library, embedder: FakeEmbedder):
-    report = publish(library, embedder, language="english")
-    announce(library)
-    return report
+    return publish(library, embedder, language="english")
 
 
 def found(library: Library, query: str, view: View = EVERYTHING) -> list[str]:
@@ -189,7 +189,8 @@ def test_killed_while_building_leaves_the_old_and_the_change_to_the_next(library
 def test_rebuild_compares_then_swaps_and_can_go_back(library, fake):
     submit(library, [doc(f"d{n}", f"owl number {n}") for n in range(30)], [], view=ACME)
     old = build(library, fake).generation
-    other, seen = FakeEmbedder(dim=4), []
+    other = FakeEmbedder(dim=4)
+    seen: list[Any] = []
     other.model_id = "fake/other"
 
     def compare(before, after):

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.answering.test_cached import Valkey
-from tests.ledger.servers import Server, binary
-from tests.retrieval.library.serving import ADMIN, add, form, locked, new_key, searched, served
-from tests.support.fake_engine import Exchange, FakeEngine, saying
+from tests.support.caching import cached_in
+from tests.support.documents import ADMIN, add, form, locked, new_key, searched, served
+from tests.support.engine import Exchange, FakeEngine, saying
 from tests.support.harness import Client
+from tests.support.servers import AS_LEDGER, RedisServer, redis_server
 
 QUESTION = "Where is the treasure hidden?"
 SECRETS = {
@@ -28,13 +28,6 @@ ALL = ("query", "ingest")
 
 
 @pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    started = Valkey()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(scope="module")
 def keys() -> dict[str, dict[str, str]]:
     return {"public": ADMIN}
 
@@ -43,30 +36,23 @@ def keys() -> dict[str, dict[str, str]]:
 def _tenants(
     _engine: FakeEngine,
     tmp_path_factory: pytest.TempPathFactory,
-    valkey: Valkey,
+    valkey: RedisServer,
     keys: dict[str, dict[str, str]],
 ) -> Iterator[Client]:
-    program = binary("valkey")
-    assert program is not None
-    ledger = Server(program, tmp_path_factory.mktemp("ledger"))
-    ledger.start()
-    try:
+    with redis_server(tmp_path_factory.mktemp("ledger"), *AS_LEDGER) as ledger:
         keys["acme"] = new_key(ledger, tenant="acme", scopes=ALL, groups=("guests",))
         keys["staff"] = new_key(ledger, tenant="acme", scopes=ALL, groups=("staff",))
         keys["boss"] = new_key(ledger, tenant="acme", scopes=(*ALL, "admin"))
         keys["beta"] = new_key(ledger, tenant="beta", scopes=ALL, groups=("staff",))
         keys["reader"] = new_key(ledger, tenant="acme", scopes=("query",))
         keys["writer"] = new_key(ledger, tenant="acme", scopes=("ingest",))
-        cache = {"enabled": True, "redis_url": valkey.url}
         index_dir = tmp_path_factory.mktemp("index")
-        with served(_engine, index_dir, cache=cache, **locked(ledger)) as (client, _):
+        with served(_engine, index_dir, cache=cached_in(valkey), **locked(ledger)) as (client, _):
             add(client, _doc("shared"), headers=keys["public"])
             add(client, _doc("acme"), headers=keys["acme"])
             add(client, _doc("staff", acl=["staff"]), headers=keys["staff"])
             add(client, _doc("beta"), headers=keys["beta"])
             yield client
-    finally:
-        ledger.kill()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from retrieval.models.owner_thread import OwnerThread
 from retrieval.types import QueueFull
+from tests.support.waiting import until
 
 
 class Gate:
@@ -23,17 +24,9 @@ class Gate:
         return [number * number for number in numbers]
 
 
-async def until(condition) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("never came true")
-
-
 def with_owner(scenario, **limits):
     gate = Gate()
-    owner = OwnerThread(gate.run, name="test", **limits)
+    owner: OwnerThread[int, int] = OwnerThread(gate.run, name="test", **limits)
     try:
         asyncio.run(scenario(owner, gate))
     finally:
@@ -102,14 +95,14 @@ def test_submit_queue_full_refuses_at_once():
 
 
 def test_submit_too_few_answers_is_named_a_bug():
-    owner = OwnerThread(lambda numbers: [], name="test")
+    owner: OwnerThread[int, int] = OwnerThread(lambda numbers: [], name="test")
     with pytest.raises(RuntimeError, match="This is a bug"):
         asyncio.run(owner.submit(1))
     owner.close()
 
 
 def test_call_runs_on_the_owner_and_raises_what_it_raised():
-    owner = OwnerThread(lambda numbers: numbers, name="test owner")
+    owner: OwnerThread[int, int] = OwnerThread(lambda numbers: numbers, name="test owner")
     assert owner.call(lambda: threading.current_thread().name) == "test owner"
     with pytest.raises(ZeroDivisionError):
         owner.call(lambda: 1 // 0)
@@ -117,7 +110,7 @@ def test_call_runs_on_the_owner_and_raises_what_it_raised():
 
 
 def test_call_many_batches_lets_submitted_work_between():
-    owner = OwnerThread(lambda numbers: numbers, name="test")
+    owner: OwnerThread[int, int] = OwnerThread(lambda numbers: numbers, name="test")
     slow = threading.Thread(
         target=lambda: [owner.call(lambda: time.sleep(0.02)) for _ in range(50)], daemon=True
     )

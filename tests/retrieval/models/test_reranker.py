@@ -9,6 +9,7 @@ import pytest
 from retrieval.models.reranker import BATCH, Reranker, load_reranker
 from retrieval.types import ModelUnavailable, NotReranked
 from tests.retrieval.tiny_models import save_cross_encoder
+from tests.support.waiting import until
 
 QUERY = "cats ?"
 TEXTS = ["bad cats sleep", "good owls hunt mice", "good good dogs", "the dogs bark at mice"]
@@ -40,14 +41,6 @@ class Gate:
         self.batches.append(list(pairs))
         assert self.may_run.acquire(timeout=5)
         return [self.score] * len(pairs)
-
-
-async def until(condition) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("never came true")
 
 
 def test_scores_real_cross_encoder_equal_its_own_prediction(reranker):

@@ -127,7 +127,17 @@ def test_distinct_repeats_are_left_out():
     assert [hit.passage.doc_id for hit in distinct(ranking, 4)] == ["a", "d"]
 
 
-@pytest.mark.parametrize("other", ["in 2020 " + LONG, "not " + LONG, "don't " + LONG, LONG[:60]])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "in 2020 " + LONG,
+        "not " + LONG,
+        "don't " + LONG,
+        "nobody " + LONG,
+        "nicht " + LONG,
+        LONG[:60],
+    ],
+)
 def test_distinct_a_number_or_a_no_makes_another_passage(other):
     ranking = hits(said("a", "in 2019 " + LONG if "2020" in other else LONG), said("b", other))
     assert len(distinct(ranking, 2)) == 2

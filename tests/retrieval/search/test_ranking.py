@@ -39,7 +39,9 @@ def test_read_gives_passages_scores_and_ranks(fake, index):
     query_embedding = fake.encode_queries([QUERY])[0]
     ranking = Ranker(min_similarity=-1).rank(index, query_embedding, index.sparse.scores(QUERY))
     hits = ranking.take(slice(2)).read(index)
-    assert [hit.passage for hit in hits] == [index.store[row] for row in ranking.rows[:2].tolist()]
+    assert [hit.passage for hit in hits] == [
+        index.passages[row] for row in ranking.rows[:2].tolist()
+    ]
     assert [hit.rank for hit in hits] == [1, 2]
     assert [hit.scores.fused for hit in hits] == ranking.fused[:2].tolist()
     assert all(hit.scores.sparse is None or hit.scores.sparse > 0 for hit in hits)
@@ -47,4 +49,4 @@ def test_read_gives_passages_scores_and_ranks(fake, index):
 
 def test_ranker_unknown_fusion_is_refused():
     with pytest.raises(ValueError, match="not one of convex, rrf, dense, sparse"):
-        Ranker(fusion="magic")
+        Ranker(fusion="magic")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ CATS, DOGS, OWLS = (
     "dogs\nDogs bark at the postman.",
     "owls\nOwls hunt mice at night.",
 )
-VECTORS = {
+VECTORS: dict[str, Sequence[float]] = {
     CATS: [1, 0, 0],
     DOGS: [0.6, 0.8, 0],
     OWLS: [0, 0.8, 0.6],

@@ -30,7 +30,7 @@ def main(index_dir: str, folder: str) -> None:
     report = build_index(index_dir, [folder], FakeEmbedder())
     own, parser = _most_mib(resource.RUSAGE_SELF), _most_mib(resource.RUSAGE_CHILDREN)
     with closing(open_index(index_dir)) as index:
-        indexed = {index.store[row].doc_id for row in range(len(index))}
+        indexed = {index.passages[row].doc_id for row in range(len(index))}
     outcome = Outcome(
         indexed=sorted(indexed),
         skipped=[(skip.path, skip.reason) for skip in report.skipped],

@@ -1,8 +1,9 @@
 """Which parser processes of this one run."""
 
 import os
-import time
 from pathlib import Path
+
+from tests.support.waiting import eventually
 
 DEADLINE_S = 120
 
@@ -22,12 +23,9 @@ def children() -> set[int]:
 
 
 def until(n_children: int) -> set[int]:
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        if len(found := children()) == n_children:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"{len(found)} parser processes, not {n_children}")
+    """Wait until so many parser processes run; return their ids."""
+    eventually(lambda: len(children()) == n_children, within_s=DEADLINE_S)
+    return children()
 
 
 def only_child() -> int:
