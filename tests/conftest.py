@@ -11,7 +11,7 @@ from tests.support.harness import Client, live, settings_for
 from tests.support.pages import PAGES
 from tests.support.quick_starts import quick_starts
 
-pytest_plugins = ["tests.support.fixtures"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.skips"]
 
 
 @pytest.fixture(scope="session", autouse=True)

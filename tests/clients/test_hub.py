@@ -36,9 +36,7 @@ def test_hub_plain_answer(hub: InferenceClient, engine: FakeEngine) -> None:
 def test_hub_stream_with_usage(hub: InferenceClient, engine: FakeEngine, piece: str) -> None:
     engine.script = saying(["Paris", piece, " it."])
     chunks = list(
-        hub.chat_completion(
-            QUESTION, model=MODEL, stream=True, stream_options=WITH_USAGE
-        )
+        hub.chat_completion(QUESTION, model=MODEL, stream=True, stream_options=WITH_USAGE)
     )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == f"Paris{piece} it."

@@ -1,8 +1,8 @@
 """What the forge reads: workflows, issue forms, updates of dependencies, hooks before a commit."""
 
+import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def test_ci_pythons_are_supported_from_the_oldest_on() -> None:
 
 def test_pull_requests_see_no_secret_and_may_write_nothing() -> None:
     ci = workflow("ci")
-    assert set(ci[True]) == {"push", "pull_request", "workflow_call"}
+    assert set(ci[True]) == {"push", "pull_request", "workflow_call"}  # type: ignore[index]
     assert ci["permissions"] == {"contents": "read"}
     assert all("permissions" not in job for job in ci["jobs"].values())
     assert not re.search(r"secrets\b|github\.token", (FORGE / "workflows/ci.yml").read_text())
@@ -120,7 +120,7 @@ def notes(folder: Path, *, tag: str, changelog: str) -> str | None:
     done = subprocess.run(
         ["bash", "-e", "-c", step["run"]],
         cwd=folder,
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "GITHUB_REF_NAME": tag},
+        env={"PATH": os.defpath, "GITHUB_REF_NAME": tag},
     )
     return (folder / "notes.md").read_text() if done.returncode == 0 else None
 

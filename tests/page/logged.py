@@ -63,7 +63,5 @@ def mixed() -> list[Noted]:
         *[answered(f"d{n}", ago_s=20 * HOUR_S + n, ms=2000.0) for n in range(20)],
     ]
     said = [(f"e{n}", "up" if n < 5 else "down") for n in range(8)]
-    rows += [
-        judged(ACME, id, rating, keeps_text=False) for id, rating in said
-    ]
+    rows += [judged(ACME, id, rating, keeps_text=False) for id, rating in said]
     return rows

@@ -26,10 +26,10 @@ from retrieval.index.index import Index
 from retrieval.types import Rows
 
 _FILES = Path(__file__).parents[2] / "pages"
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+_TYPES = {  # of text the framework adds the charset
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
 _CSP = (
