@@ -7,8 +7,8 @@ PIP_ARGS ?=
 BIN := .venv/bin
 DOCS ?=
 
-.PHONY: run test test-infra test-peers-clients lint map settings bench bench-peers soak test-engine \
-  clean install
+.PHONY: run test coverage test-page test-infra test-clients test-peers-clients test-engine lint map \
+  settings bench bench-peers soak clean install
 
 run: .venv/run.stamp
 	@exec $(BIN)/ragrelay up $(DOCS)
@@ -16,13 +16,32 @@ run: .venv/run.stamp
 # A folder of its own, removed after a green run: what an earlier or killed run left is not ours.
 IN_TMP = tmp=$$(mktemp -d) && $(BIN)/pytest --basetemp=$$tmp/t
 
+# Units and HTTP, two files at a time: most of their time they wait for servers.
+UNITS = -n 2 --dist loadfile --ignore=tests/infra --ignore=tests/page --ignore=tests/clients
+
 test: .venv/test.stamp
-	$(IN_TMP) --ignore=tests/infra $(ARGS) && rm -r $$tmp
+	$(IN_TMP) $(UNITS) $(ARGS) && rm -r $$tmp
+
+# The same under coverage, the servers that tests start included.
+coverage: .venv/test.stamp
+	tmp=$$(mktemp -d) && export COVERAGE_FILE=$$tmp/coverage && \
+	$(BIN)/coverage run -m pytest --basetemp=$$tmp/t $(UNITS) $(ARGS) && \
+	$(BIN)/coverage combine --quiet $$tmp && $(BIN)/coverage report && rm -r $$tmp
+
+# The page in Chromium, driven by Playwright; skipped without chromium and node.
+test-page: .venv/test.stamp
+	-$(MAKE) --no-print-directory .venv/page-tools
+	$(IN_TMP) tests/page $(ARGS) && rm -r $$tmp
 
 # Compose, Dockerfile, dashboards, alerts and proxy, by tools that it fetches without root.
 test-infra: .venv/test.stamp
 	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" sh infra/tools.sh .venv/infra
 	$(IN_TMP) tests/infra $(ARGS) && rm -r $$tmp
+
+# Other people's clients: OpenAI's for Python and JavaScript, huggingface-hub, schemathesis.
+test-clients: .venv/test.stamp
+	-$(MAKE) --no-print-directory .venv/schemathesis .venv/openai-npm
+	$(IN_TMP) tests/clients $(ARGS) && rm -r $$tmp
 
 # LangChain and LlamaIndex as clients, in an environment of their own (340 MB).
 test-peers-clients: .venv/test.stamp .venv/peers-clients
@@ -79,8 +98,7 @@ install: .venv/run.stamp
 
 .venv/test.stamp: .venv/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[cpu,embedded,test]'
-	-$(MAKE) --no-print-directory .venv/text-generation .venv/schemathesis .venv/openai-npm \
-	  .venv/page-tools
+	-$(MAKE) --no-print-directory .venv/text-generation
 	@touch $@
 
 # TGI's last own client cannot live beside huggingface-hub 1: it gets an environment of its own.
