@@ -20,7 +20,7 @@ class Broadcast(Generic[E]):
         self.error: Exception | None = None
         """What the producer raised; for readers to raise once they have read all."""
         self._events: list[E] = []
-        self._changed = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
         return len(self._events)
@@ -40,22 +40,27 @@ class Broadcast(Generic[E]):
             self.error = error
         finally:
             self.has_ended = True
-            self._wake()
+            self.wake()
 
     def append(self, event: E) -> None:
         self._events.append(event)
-        self._wake()
+        self.wake()
 
-    async def after(self, n: int, *, deadline: float | None = None) -> list[E]:
+    async def after(self, n: int) -> list[E]:
         """Return the events after number `n`, as soon as there is one; none after the end.
 
-        Raises TimeoutError at `deadline`, a time of the event loop.
+        None as well for who is woken by `wake` before there is one: a timeout around each wait
+        would cost more than the event, so readers with a deadline set one timer that wakes them.
         """
         if n >= len(self._events) and not self.has_ended:
-            async with asyncio.timeout_at(deadline):
-                await self._changed.wait()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
         return self._events[n:]
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():  # its reader may have been cancelled
+                waiter.set_result(None)

@@ -58,6 +58,7 @@ class Seat(Generic[E]):
         self._deadline = deadline
         self._led = False
         self._has_left = False
+        self._is_late = False
         flight.n_listening += 1
 
     @property
@@ -87,29 +88,42 @@ class Seat(Generic[E]):
 
     async def __aiter__(self) -> AsyncIterator[E]:
         """The events from the first on. Raises what the answer raised, or DeadlineExceeded."""
-        sent = 0
-        while True:
-            while events := await self._after(sent):
+        sent, timer = 0, None
+        if self._deadline is not None:
+            timer = asyncio.get_running_loop().call_at(self._deadline, self._end_wait)
+        try:
+            while True:
+                kept = self._flight.events
+                if self._is_late and len(kept) == sent and not kept.has_ended:
+                    raise DeadlineExceeded("the answer took longer than its deadline")
+                events = await kept.after(sent)
                 for event in events:
                     yield event
                 sent += len(events)
-            flight = self._flight
-            error = flight.events.error
-            if error is None:
-                return
-            if sent or self._led or self._flights.is_closed or flight.attempt >= MAX_ATTEMPTS:
-                raise error
-            self._move_on()
+                if not events and kept.has_ended and not self._goes_on(sent):
+                    return
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _goes_on(self, sent: int) -> bool:
+        """Whether a second attempt is under way. Raises what ended the flight, if anything did."""
+        flight = self._flight
+        error = flight.events.error
+        if error is None:
+            return False
+        if sent or self._led or self._flights.is_closed or flight.attempt >= MAX_ATTEMPTS:
+            raise error
+        self._move_on()
+        return True
+
+    def _end_wait(self) -> None:
+        self._is_late = True
+        self._flight.events.wake()
 
     def lead(self, flight: Flight[E]) -> None:
         self._led = True
         self._flights.launch(flight, self._start)
-
-    async def _after(self, sent: int) -> list[E]:
-        try:
-            return await self._flight.events.after(sent, deadline=self._deadline)
-        except TimeoutError:
-            raise DeadlineExceeded("the answer took longer than its deadline") from None
 
     def _move_on(self) -> None:
         """Take part in the second attempt; begin it when no one has."""

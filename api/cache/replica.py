@@ -13,7 +13,7 @@ from api.cache.store import PAGE, START, Added, Blocked, LogId, Store
 from api.logs import logger
 from api.stores.calls import StoreDown, StoreRefused
 
-POLL_S = 0.1
+POLL_S = 0.25
 LOG_PAGE = 200
 MAX_LOADED = 200_000
 

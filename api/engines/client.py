@@ -158,12 +158,13 @@ class Engine:
             response = await self._open(self._body(messages, sampling), request_id, deadline)
             silence = Silence(response.content, loop.time() + self._limits.first_token_s, deadline)
             while chunk := await response.content.readany():
-                for event in _events(decoder, chunk):
-                    if event is None:  # [DONE]
+                for data in decoder.feed(chunk):
+                    if data == b"[DONE]":
                         yield _finish(finish_reason, usage)
                         return
-                    if isinstance(event, RagError):
-                        raise event
+                    event = _chunks.decode(data)
+                    if event.error is not None:
+                        raise failed(message_of(event.error))
                     if event.usage is not None:
                         usage = Usage(
                             prompt_tokens=event.usage.prompt_tokens,
@@ -177,6 +178,8 @@ class Engine:
                             silence.limit = loop.time() + self._limits.token_s
                             yield choice.delta.content
             yield _finish(finish_reason, usage)
+        except (msgspec.DecodeError, UnicodeDecodeError, sse.FrameTooLong) as exc:
+            raise EngineFailed("the engine sent something that is no answer") from exc
         except TimeoutError as exc:
             raise self._late(deadline) from exc
         except (aiohttp.ClientError, OSError) as exc:
@@ -258,26 +261,6 @@ class Engine:
         if asyncio.get_running_loop().time() >= deadline:
             return DeadlineExceeded("the answer took longer than API_DEADLINE_SECONDS")
         return EngineSilent(f"the engine sent no token in time ({self.name})")
-
-
-def _events(decoder: sse.Decoder, chunk: bytes) -> list[_Chunk | RagError | None]:
-    """Return parsed events, None for `[DONE]`, last an error where an error event or garbage is.
-
-    As values: what came before it in the same chunk counts.
-    """
-    events: list[_Chunk | RagError | None] = []
-    try:
-        for data in decoder.feed(chunk):
-            if data == b"[DONE]":
-                events.append(None)
-                continue
-            event = _chunks.decode(data)
-            if event.error is not None:
-                return [*events, failed(message_of(event.error))]
-            events.append(event)
-    except (msgspec.DecodeError, UnicodeDecodeError, sse.FrameTooLong):
-        return [*events, EngineFailed("the engine sent something that is no answer")]
-    return events
 
 
 def _finish(finish_reason: str | None, usage: Usage | None) -> Finish:
