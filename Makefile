@@ -67,16 +67,13 @@ test-engine: .venv/test.stamp
 	TEST_ENGINE=$(ENGINE) TEST_ENGINE_URL=$(ENGINE_URL) TEST_ENGINE_API_KEY=$(ENGINE_API_KEY) \
 	TEST_ENGINE_MODEL=$(MODEL) $(BIN)/pytest tests/engines/test_contract.py -k given --tb=short $(ARGS)
 
+# Every bench from beginning to end, an hour or two; one of them: python -m bench.NAME.
 bench: .venv/test.stamp
-	$(BIN)/python -m bench.retrieval $(ARGS)
-	$(BIN)/python -m bench.relay
-	$(BIN)/python -m bench.caching
-	$(BIN)/python -m bench.hits
-	$(BIN)/python -m bench.door
-	$(BIN)/python -m bench.overload
-	$(BIN)/python -m bench.batch
-	$(BIN)/python -m bench.rebuild
-	$(BIN)/python -m bench.swaps
+	$(BIN)/python -m bench.run $(ARGS)
+
+# Each at its smallest: that they run, not what they say.
+bench-smoke: .venv/test.stamp
+	BENCH_SMOKE=1 $(BIN)/python -m bench.run $(ARGS)
 
 # Other projects' parts beside ours, each in an environment of its own.
 bench-peers: .venv/test.stamp
@@ -84,7 +81,7 @@ bench-peers: .venv/test.stamp
 
 # Longer than a test may take: 10,000 streams, half of them cut.
 soak: .venv/test.stamp
-	$(BIN)/python -m bench.relay soak
+	$(BIN)/python -m bench.soak
 
 install: .venv/run.stamp
 

@@ -14,13 +14,11 @@ from statistics import median
 import aiohttp
 
 from bench.support.engine import ScriptedEngine
-from bench.support.serving import serving
-from bench.support.tables import Row, print_rows
+from bench.support.processes import valkey
+from bench.support.serving import page_index, served
+from bench.support.sizes import at_size
+from bench.support.tables import Row, print_header, print_rows
 
-TEXT = (
-    "# Green tea\n\nGreen tea is brewed with water of eighty degrees for two minutes. Hotter water "
-    "takes the sweetness out of it. Leaves that are used again want half a minute more."
-)
 QUESTIONS = [
     f"{what} green tea?"
     for what in (
@@ -30,7 +28,8 @@ QUESTIONS = [
     )
 ]  # fmt: skip
 TOKENS = 40
-ROUNDS = 3
+ROUNDS = at_size(3, 1)
+SIDE_BY_SIDE = at_size(("1", "2", "4"), ())
 FRESH = {"Cache-Control": "no-cache, no-store"}
 
 
@@ -73,19 +72,24 @@ def measured(what: str, url: str, key: str = "") -> Row:
 
 def own() -> list[Row]:
     with (
+        page_index() as index_dir,
+        valkey() as ledger,
         ScriptedEngine(lambda _: ["tea "] * TOKENS, every_s=0.02, first_after_s=0.1) as engine,
-        serving(
-            TEXT, ENGINE="llamacpp", ENGINE_URL=engine.url, CB_REDIS_URL="redis://127.0.0.1:1/0"
-        ) as url,
     ):
-        rows = [measured("an engine that takes all at once", url)]
-    for parallelism in ("1", "2", "4"):
-        with serving(TEXT, ENGINE="embedded", API_BATCH_PARALLELISM=parallelism) as url:
-            rows.append(measured(f"the embedded engine, {parallelism} side by side", url))
+        scripted = {"ENGINE": "llamacpp", "ENGINE_URL": engine.url}
+        with served(index_dir, CB_REDIS_URL=f"unix://{ledger}", **scripted) as server:
+            rows = [measured("an engine that takes all at once", server.url)]
+        for parallelism in SIDE_BY_SIDE:
+            embedded = {"ENGINE": "embedded", "API_BATCH_PARALLELISM": parallelism}
+            with served(index_dir, **embedded) as server:
+                rows.append(
+                    measured(f"the embedded engine, {parallelism} side by side", server.url)
+                )
     return rows
 
 
 def main() -> None:
+    print_header()
     given = sys.argv[1:3]
     print_rows([measured("the server given", *given)] if given else own())
 

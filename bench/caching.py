@@ -22,13 +22,16 @@ from api.cache.answer_cache import AnswerCache
 from api.cache.entries import CacheKey, Entry, encode_entry, entry_id, entry_key, pack_embedding
 from api.cache.residents import Residents
 from bench.support.processes import valkey
+from bench.support.sizes import at_size
+from bench.support.tables import print_header
 from retrieval.models.embedder import load_embedder
 from retrieval.models.resolve import MINILM
 from retrieval.types import Float32Array
 
-SIZES = (1_000, 10_000, 100_000)
+SIZES = at_size((1_000, 10_000, 100_000), (200,))
 SCANNED_UP_TO = 10_000
-N_LOOKUPS = 400
+N_LOOKUPS = at_size(400, 40)
+N_WEIGHED = at_size(20_000, 500)
 THRESHOLD = 0.92
 PARTITION = "p" * 32
 ANSWER = "The answer stands in the second passage, and it is this long. " * 10
@@ -134,7 +137,7 @@ async def _seed(
 
 def _bytes(questions: list[str], vectors: Float32Array) -> list[Row]:
     """Of one entry: in process without and with its payload, in Redis as the server counts."""
-    n = 20_000
+    n = N_WEIGHED
     embeddings = _spread(vectors, n)
     entries = [
         _entry(f"{questions[row % len(questions)]} ({_word(row)})", embeddings[row])
@@ -239,4 +242,5 @@ def to_table(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
+    print_header()
     print(to_table(bench()))

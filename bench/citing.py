@@ -1,6 +1,6 @@
 """Do citations hold, and what do they cost: SQuAD, SciFact, microseconds.
 
-python -m bench.citing squad/dev-v1.1.json.gz scifact/
+python -m bench.citing [squad/dev-v1.1.json.gz scifact/]
 
 Thresholds were set on every other of SQuAD's articles; the figures are of the others. SciFact's
 claims are the second opinion: sentences of another kind, in biomedical words, with their abstract
@@ -10,6 +10,7 @@ and with the likeliest others; a claim that an abstract refutes stands there lik
 import random
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,9 +19,14 @@ import msgspec
 
 from api.citations.citer import Citer
 from api.evaluation.citations import Page, cite, evaluate_cases, figure, read_cases
+from bench.support.sizes import SMOKE, at_size
+from bench.support.small_data import write_scifact, write_squad
+from bench.support.tables import print_header
 from retrieval.evaluation.evaluation import load_qrels
 from retrieval.reading.bounded import read_lines
 
+DATA = ("../shared/data/squad/dev-v1.1.json.gz", "../shared/data/scifact")
+N_CASES = at_size(300, 10)
 N_PIECES = 80
 N_OTHERS = 2
 
@@ -74,7 +80,7 @@ def scifact(folder: Path) -> None:
 
 def cost(path: Path) -> None:
     """CPU time of an answer of 80 pieces, copied from three passages of 900 characters."""
-    cases = read_cases(path, limit=300)
+    cases = read_cases(path, limit=N_CASES)
     spent: dict[str, list[float]] = {"passages new": [], "passages known": []}
     quiet: list[float] = []
     for case in cases:
@@ -98,7 +104,20 @@ def cost(path: Path) -> None:
     print(f"| a token that ends no sentence | {statistics.median(quiet):.2f} |")
 
 
+def main() -> None:
+    print_header()
+    squad_file, scifact_folder = map(Path, sys.argv[1:] or DATA)
+    with tempfile.TemporaryDirectory() as folder:
+        if SMOKE:
+            squad_file, scifact_folder = Path(folder) / "squad.json", Path(folder) / "scifact"
+            write_squad(squad_file)
+            write_scifact(scifact_folder)
+        if not (squad_file.exists() and scifact_folder.exists()):
+            sys.exit(f"no data at {squad_file} or {scifact_folder}: give the paths of both")
+        squad(squad_file)
+        scifact(scifact_folder)
+        cost(squad_file)
+
+
 if __name__ == "__main__":
-    squad(Path(sys.argv[1]))
-    scifact(Path(sys.argv[2]))
-    cost(Path(sys.argv[1]))
+    main()

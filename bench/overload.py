@@ -15,14 +15,16 @@ from statistics import median
 import aiohttp
 
 from bench.support.engine import ScriptedEngine
-from bench.support.serving import serving
-from bench.support.tables import print_rows
+from bench.support.processes import valkey
+from bench.support.serving import page_index, served
+from bench.support.sizes import at_size
+from bench.support.tables import print_header, print_rows
 
-QUESTION = {"query": "What is the capital of France?"}
+QUESTION = {"query": "How long is green tea brewed?"}
 PLACES = 8
 WAITING = 16
 ANSWER_S = 0.5
-SECONDS = 8.0
+SECONDS = at_size(8.0, 2.0)
 TIMES = 3
 
 Ended = tuple[float, int, float]
@@ -70,23 +72,27 @@ def rate(ended: list[Ended]) -> float:
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def server() -> Iterator[str]:
     with (
-        ScriptedEngine(lambda _: ["Paris."], first_after_s=ANSWER_S) as engine,
-        serving(
-            "# France\n\nParis is the capital of France.",
+        page_index() as index_dir,
+        valkey() as ledger,
+        ScriptedEngine(lambda _: ["Two minutes."], first_after_s=ANSWER_S) as engine,
+        served(
+            index_dir,
             ENGINE="llamacpp",
             ENGINE_URL=engine.url,
-            CB_REDIS_URL="redis://127.0.0.1:1/0",
+            CB_REDIS_URL=f"unix://{ledger}",
+            CB_COST_LIMIT_EUR="1000",
             ENGINE_MAX_CONCURRENT=str(PLACES),
             ENGINE_QUEUE=str(WAITING),
-        ) as url,
+        ) as process,
     ):
-        yield f"{url}/query"
+        yield f"{process.url}/query"
 
 
 def main() -> None:
-    with served() as url:
+    print_header()
+    with server() as url:
         best = asyncio.run(peak(url))
         ended = asyncio.run(overloaded(url, TIMES * best))
     good = rate(ended)

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench import peers_cache, peers_retrieval
+from bench import peers_cache, peers_relay, peers_retrieval
+from bench.support.tables import print_header
 
 HOME = Path(sys.prefix) / "peers"
 INSTALL_S = 600.0
 
-Install = Callable[[str, Sequence[str]], Path]
+Install = Callable[..., Path]
+"""`install`, below."""
 Tables = Callable[[Install, Path | None], Iterator[str]]
 
 
@@ -31,16 +33,17 @@ def retrieval(_: Install, squad: Path | None) -> Iterator[str]:
 
 PEERS: dict[str, Tables] = {
     "cache": peers_cache.tables,
+    "relay": peers_relay.tables,
     "retrieval": retrieval,
 }
 """By name: yields its tables; gets `install` and what was named behind the "=", if anything."""
 
 
-def install(name: str, requirements: Sequence[str]) -> Path:
+def install(name: str, requirements: Sequence[str], *, whole: bool = False) -> Path:
     """Return the python of the environment `name` with exactly these packages.
 
-    An environment is made once for a list of requirements. Raises RuntimeError with the last
-    line of what pip said.
+    `whole`: and with all that they require. An environment is made once for a list of
+    requirements. Raises RuntimeError with the last line of what pip said.
     """
     home, wanted = HOME / name, "\n".join(requirements)
     python, stamp = home / "bin" / "python", home / "requirements.txt"
@@ -49,7 +52,7 @@ def install(name: str, requirements: Sequence[str]) -> Path:
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(home)],
         [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "--no-deps", *requirements],
+         *([] if whole else ["--no-deps"]), *requirements],
         [str(python), "-m", "pip", "--disable-pip-version-check", "check"],
     ):  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S)
@@ -61,6 +64,7 @@ def install(name: str, requirements: Sequence[str]) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
+    print_header()
     for argument in arguments or list(PEERS):
         name, _, data = argument.partition("=")
         if name not in PEERS:

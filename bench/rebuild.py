@@ -26,6 +26,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from bench.support.sizes import at_size
+from bench.support.tables import print_header
 from retrieval.build import assembly
 from retrieval.build.build import build_documents
 from retrieval.index.filters import EVERYTHING, View, parse_filters
@@ -35,15 +37,16 @@ from retrieval.search.clock import Clock
 from retrieval.search.ranking import Ranker
 from retrieval.types import Document, Float32Array
 
-N_PASSAGES = 100_000
+N_PASSAGES = at_size(100_000, 1_000)
 DIM = 384
-N_CENTRES = 2_000
+N_CENTRES = at_size(2_000, 20)
 SPREAD = 0.03
 """Of each of 384 dimensions: a point's cosine to its centre is 0.86."""
-WORDS = 60_000
+WORDS = at_size(60_000, 2_000)
 WORDS_PER_TEXT = 90
 TICK_S = 0.005
-N_SEARCHES = 100
+IDLE_S = at_size(2.0, 0.2)
+N_SEARCHES = at_size(100, 5)
 
 Row = tuple[str, str]
 
@@ -92,7 +95,7 @@ def bench_build(n: int, folder: Path) -> list[Row]:
     def build(seq: int) -> None:
         build_documents(folder, corpus, embedder, seq=seq)
 
-    rows = [("nothing, for two seconds", _shown(*_watched(lambda: time.sleep(2))))]
+    rows = [(f"nothing, for {IDLE_S:.1f} s", _shown(*_watched(lambda: time.sleep(IDLE_S))))]
     wall_s, cpu_s, lag = _watched(lambda: build(1))
     rows.append((f"{n} documents from nothing", _shown(wall_s, cpu_s, lag)))
     bare_s = _bare(open_index(folder, verify=False))
@@ -200,6 +203,7 @@ def _shown(wall_s: float, cpu_s: float, lag: tuple[float, float]) -> str:
 
 
 def main() -> None:
+    print_header()
     n = int(sys.argv[1]) if len(sys.argv) > 1 else N_PASSAGES
     with tempfile.TemporaryDirectory() as folder:
         rows = [*bench_build(n, Path(folder)), *bench_filters(Path(folder))]

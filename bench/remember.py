@@ -3,8 +3,8 @@
 python -m bench.remember [sizes|path]
 
 PostgreSQL from the wheel, fsync off, 64 MB of shared buffers; rows seeded by SQL, over 30 days as
-retention keeps them, and once a million over the window's one day. CPU of the request path is that
-of the event loop's thread, which converts rows as well; engine and database run elsewhere.
+retention keeps them, and once a million over the window's one day. CPU of a request is that
+of all threads of a real server that answers exact hits, so that no model hides what the log costs.
 """
 
 import asyncio
@@ -12,34 +12,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.app import create_app
-from api.http.edge import Edge
 from api.log import analytics
 from api.log import experiment_report as experiments
 from api.log import reader as reading
 from api.log.analytics import Window
 from api.log.database import Database
 from api.log.reader import Wanted
-from api.settings.env import Settings
 from api.telemetry.record import Record
 from bench.support.engine import ScriptedEngine
+from bench.support.load import ask
 from bench.support.postgres import postgres
-from bench.support.processes import valkey
-from bench.support.serving import index_page
+from bench.support.processes import Process, cpu_s, until, valkey
+from bench.support.serving import page_index, served
+from bench.support.sizes import at_size
+from bench.support.tables import Row, print_header, print_rows, ratio_of
 
 DAYS = 86400.0
-SIZES = ((10_000, 30.0), (100_000, 30.0), (1_000_000, 30.0), (1_000_000, 1.0))
-REPEATS = 20
-N_REQUESTS = 150
-ROUNDS = 7
-BODY = b'{"query": "What is the capital of France?"}'
+SIZES = at_size(
+    ((10_000, 30.0), (100_000, 30.0), (1_000_000, 30.0), (1_000_000, 1.0)), ((500, 1.0),)
+)
+REPEATS = at_size(20, 2)
+LOGS = at_size(("off", "sqlite", "postgresql"), ("sqlite",))
+N_REQUESTS = at_size(500, 5)
+ROUNDS = at_size(7, 1)
+SETTLE_S = 0.5
+"""Until what was noted is written."""
+QUESTION: dict[str, object] = {"query": "How long is green tea brewed?"}
 
 SEED = """
 WITH RECURSIVE numbers(n) AS (
@@ -94,66 +99,49 @@ async def time_calls(url: str, rows: int, days: float) -> dict[str, list[float]]
 
 
 def sizes(create: Callable[[str], str], folder: str) -> None:
-    print("24 h window, ms, p50 / p95 of", REPEATS)
+    print(f"\n| 24 h window, ms, p50 / p95 of {REPEATS} | {' | '.join(CALLS)} |")
+    print(f"|---{'|---' * len(CALLS)}|")
     for n, (rows, days) in enumerate(SIZES):
         for url in (create(f"bench{n}"), f"sqlite:///{folder}/bench{n}"):
-            _show(url.partition(":")[0], rows, days, asyncio.run(time_calls(url, rows, days)))
+            took = asyncio.run(time_calls(url, rows, days))
+            name = f"{url.partition(':')[0]}, {rows:,} rows over {days:.0f} days"
+            print(f"| {name} | {' | '.join(map(_shown, took.values()))} |", flush=True)
 
 
-def _show(name: str, rows: int, days: float, took: dict[str, list[float]]) -> None:
-    shown = ", ".join(
-        f"{name} {median(ms):.0f} / {sorted(ms)[int(0.95 * len(ms)) - 1]:.0f}"
-        for name, ms in took.items()
-    )
-    print(f"{name}, {rows:,} rows over {days:.0f} days: {shown}", flush=True)
+def _shown(ms: list[float]) -> str:
+    return f"{median(ms):.0f} / {sorted(ms)[max(0, int(0.95 * len(ms)) - 1)]:.0f}"
 
 
-async def ask(app: Edge) -> None:
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
-        "path": "/query", "raw_path": b"/query", "query_string": b"", "root_path": "",
-        "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
-        "headers": [(b"content-type", b"application/json")],
-    }  # fmt: skip
-    given = [{"type": "http.request", "body": BODY, "more_body": False}]
+def path(urls: dict[str, str], environ: dict[str, str]) -> None:
+    """CPU of the server a request with each log in turn."""
+    took: dict[str, list[float]] = {name: [] for name in urls}
+    with page_index() as index_dir, ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(served(index_dir, **environ, DATABASE_URL=url))
+            for name, url in urls.items()
+        }
+        for server in servers.values():
+            until(lambda at=server.port: ask(at, QUESTION)["cache"]["kind"] == "exact")  # type: ignore[misc]
+        for round in range(ROUNDS + 1):  # in turn, so that a slow moment meets all of them
+            for name, server in servers.items():
+                ms = cpu_ms(server)
+                if round:  # the first one warms up
+                    took[name].append(ms)
+    rows: list[Row] = [
+        {"what": f"CPU an exact hit, log {name}", "ours": f"{median(took[name]):.3f} ms",
+         "bare": f"{LOGS[0]} {median(took[LOGS[0]]):.3f} ms",
+         "ratio": f"{ratio_of(took[name], took[LOGS[0]]):.3f}", "goal": ""}
+        for name in urls
+    ]  # fmt: skip
+    print_rows([*rows, append_row()])
 
-    async def receive() -> Any:
-        if given:
-            return given.pop()
-        await asyncio.get_running_loop().create_future()
 
-    async def send(message: Any) -> None:
-        assert message.get("status", 200) == 200, message
-
-    await app(scope, receive, send)  # type: ignore[arg-type]
-
-
-async def cpu_ms(app: Edge) -> float:
-    started = time.thread_time()
+def cpu_ms(server: Process) -> float:
+    started = cpu_s(server.pid)
     for _ in range(N_REQUESTS):
-        await ask(app)
-    if app.service.log is not None:
-        while app.service.log.writer.n_waiting:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    return (time.thread_time() - started) / N_REQUESTS * 1000
-
-
-async def path(urls: dict[str, str], environ: dict[str, str]) -> None:
-    apps = {
-        name: create_app(Settings.from_env(environ | {"DATABASE_URL": url}))
-        for name, url in urls.items()
-    }
-    took: dict[str, list[float]] = {name: [] for name in apps}
-    for _ in range(ROUNDS):  # one after the other, so that a slow moment meets all of them
-        for name, app in apps.items():
-            app = apps[name] = create_app(app.service.settings)
-            async with app.service.run():
-                await app.service.until_answering()
-                await ask(app)
-                took[name].append(await cpu_ms(app))
-    off = median(took["off"])
-    for name, ms in took.items():
-        print(f"log {name}: {median(ms):.3f} ms of CPU a request, {median(ms) / off:.3f} of off")
+        ask(server.port, QUESTION)
+    time.sleep(SETTLE_S)
+    return (cpu_s(server.pid) - started) / N_REQUESTS * 1000
 
 
 def append_us() -> float:
@@ -174,26 +162,32 @@ def append_us() -> float:
     return (time.thread_time() - started) * 10
 
 
+def append_row() -> Row:
+    return {"what": "noting an answer, before it is written", "ours": f"{append_us():.2f} us",
+            "bare": "", "ratio": "", "goal": ""}  # fmt: skip
+
+
 def main() -> None:
     wanted = sys.argv[1:] or ["path", "sizes"]
+    print_header()
     with postgres() as create, tempfile.TemporaryDirectory() as folder:
         if "path" in wanted:
-            print(f"append: {append_us():.2f} us")
-            index_dir = Path(folder) / "index"
-            index_page(index_dir, "# France\n\nParis is the capital of France.")
-            url = create("path")
-            asyncio.run(_migrate(url))
-            urls = {"off": "off", "sqlite": f"sqlite:///{folder}/log", "postgresql": url}
-            with ScriptedEngine(lambda _: [" word"] * 80) as engine, valkey() as socket:
+            urls = {"off": "off", "sqlite": f"sqlite:///{folder}/log", "postgresql": create("path")}
+            asyncio.run(_migrate(urls["postgresql"]))
+            with (
+                ScriptedEngine(lambda _: [" word"] * 80) as engine,
+                valkey() as ledger,
+                valkey() as cache,
+            ):
                 environ = {
                     "ENGINE": "llamacpp",
                     "ENGINE_URL": engine.url,
-                    "RETRIEVAL_INDEX_DIR": str(index_dir),
-                    "CB_REDIS_URL": f"unix://{socket}",
-                    "CACHE_ENABLED": "false",
-                    "LIMIT_ENABLED": "false",
+                    "CB_REDIS_URL": f"unix://{ledger}",
+                    "CACHE_ENABLED": "true",
+                    "CACHE_REDIS_URL": f"unix://{cache}",
+                    "CB_COST_LIMIT_EUR": "1000000",
                 }
-                asyncio.run(path(urls, environ))
+                path({name: urls[name] for name in LOGS}, environ)
         if "sizes" in wanted:
             sizes(create, folder)
 

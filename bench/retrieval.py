@@ -24,6 +24,9 @@ import Stemmer
 
 from bench.retrieval_chart import Chart
 from bench.retrieval_texts import derived_vectors, real_texts, real_vectors
+from bench.support.sizes import SMOKE, at_size
+from bench.support.small_data import write_squad
+from bench.support.tables import print_header
 from retrieval.build.build import build_index
 from retrieval.build.splitting import Splitter
 from retrieval.index.index import Index, open_index
@@ -35,9 +38,9 @@ from retrieval.types import Float32Array
 
 DATA = Path("../shared/data/squad/dev-v1.1.json.gz")
 CHART = Path("docs/figures/retrieval-time.svg")
-SIZES = (2_000, 20_000, 100_000)
-N_QUERIES = 300
-N_FIRST = 20
+SIZES = at_size((2_000, 20_000, 100_000), (150,))
+N_QUERIES = at_size(300, 10)
+N_FIRST = at_size(20, 2)
 """Queries before the first that counts."""
 K = 10
 DEPTH = 100
@@ -211,19 +214,31 @@ def chart(rows: list[Row]) -> str:
     return figure.to_svg()
 
 
+def questions(squad: Path) -> list[str]:
+    """One a paragraph. Raises OSError."""
+    with tempfile.TemporaryDirectory() as folder:
+        if SMOKE:
+            squad = Path(folder) / "squad.json"
+            write_squad(squad)
+        if not squad.exists():
+            raise FileNotFoundError(f"no file {squad}")
+        paragraphs = list(read_squad(squad).paragraphs())
+    return [qa.question for _, _, paragraph in paragraphs for qa in paragraph.qas[:1]]
+
+
 def main() -> None:
-    squad = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
-    if not squad.exists():
-        print(f"no data at {squad}; give the path of SQuAD's dev-v1.1.json(.gz)")
-        return
-    paragraphs = read_squad(squad).paragraphs()
-    queries = [qa.question for _, _, paragraph in paragraphs for qa in paragraph.qas[:1]]
+    print_header()
     try:
+        queries = questions(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
         rows = bench(queries[:: max(1, len(queries) // N_QUERIES)])
     except (OSError, CalledProcessError) as exc:
-        print(f"no texts to search: {exc}; they come from Debian's mirror through apt-get")
-        return
+        sys.exit(
+            f"no data: {exc}; give the path of SQuAD's dev-v1.1.json(.gz); the texts to search "
+            "come from Debian's mirror through apt-get"
+        )
     print(to_table(rows))
+    if SMOKE:
+        return
     CHART.parent.mkdir(parents=True, exist_ok=True)
     CHART.write_text(chart(rows))
 

@@ -18,6 +18,7 @@ from rank_bm25 import BM25Okapi
 
 from bench.retrieval_chart import Chart
 from bench.retrieval_texts import derived_vectors, real_texts, real_vectors
+from bench.support.tables import print_header
 from retrieval.build.build import build_index
 from retrieval.index.dense import DenseIndex, build_dense
 from retrieval.index.sparse import SparseIndex, SparseInfo, best_rows, terms, write_sparse
@@ -197,6 +198,7 @@ BENCHES = {"kinds": bench_kinds, "build": bench_build, "bm25": bench_bm25}
 
 
 def main() -> None:
+    print_header()
     for name in sys.argv[1:] or BENCHES:
         try:
             rows = BENCHES[name]()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.support import small_data
+from bench.support.sizes import SMOKE
 from retrieval.models.embedder import load_embedder
 from retrieval.models.resolve import MINILM
 from retrieval.types import Float32Array
@@ -41,6 +43,8 @@ def real_texts(n: int) -> list[str]:
 
     Raises OSError or CalledProcessError where there is no apt or no mirror.
     """
+    if SMOKE:
+        return list(small_data.windows())[:n]
     if not (FOLDER / "usr").exists():
         _fetch()
     texts = list(_windows())
@@ -50,7 +54,7 @@ def real_texts(n: int) -> list[str]:
 
 def real_vectors() -> Float32Array | None:
     """(20,000, 384) of the first texts; None until they have been embedded."""
-    return np.load(VECTORS) if VECTORS.exists() else None
+    return np.load(VECTORS) if VECTORS.exists() and not SMOKE else None
 
 
 def derived_vectors(real: Float32Array, n: int) -> Float32Array:

@@ -18,14 +18,17 @@ import msgspec
 import numpy as np
 
 from bench.support.engine import ScriptedEngine
+from bench.support.processes import valkey
 from bench.support.serving import served
+from bench.support.sizes import at_size
+from bench.support.tables import print_header
 
 CLIENTS = 16
-SWAPS = 60
-DOCUMENTS = 200
+SWAPS = at_size(60, 2)
+DOCUMENTS = at_size(200, 4)
 PAUSE_S = 0.1
 """Between two questions of a client: its server shares two cores with it."""
-QUIET_S = 10.0
+QUIET_S = at_size(10.0, 1.0)
 
 
 class Answer(msgspec.Struct):
@@ -127,22 +130,26 @@ async def measure(url: str, pid: int, swaps: int, n_documents: int) -> None:
         busy = await load.stop()
         await asyncio.sleep(2)
         after = memory(pid)
-    _print("without swaps", quiet)
-    _print(f"{swaps} swaps in {seconds:.0f} s", busy)
-    print(f"a swap: median {np.median(took):.2f} s, most {max(took):.2f} s ({n_documents} changed)")
     tenths = " ".join(f"{part.max():.0f}" for part in np.array_split(resident, 10) if len(part))
-    print(f"resident: {before[0]:.0f} MB before, {after[0]:.0f} MB after")
-    print(f"most in each tenth of the swaps: {tenths} MB")
-    print(f"mapped files of generations: {before[1]} before, {after[1]} after")
+    rows = [
+        ("without swaps", _shown(quiet)),
+        (f"{swaps} swaps in {seconds:.0f} s", _shown(busy)),
+        (f"a swap of {n_documents} documents",
+         f"median {np.median(took):.2f} s, most {max(took):.2f} s"),
+        ("resident", f"{before[0]:.0f} MB before, {after[0]:.0f} MB after"),
+        ("most in each tenth of the swaps", f"{tenths} MB"),
+        ("mapped files of generations", f"{before[1]} before, {after[1]} after"),
+    ]  # fmt: skip
+    print("\n".join(["| swaps | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]))
 
 
-def _print(name: str, answers: list[Answer]) -> None:
+def _shown(answers: list[Answer]) -> str:
     times_ms = np.array([answer.seconds for answer in answers]) * 1000
     errors = sum(answer.status != 200 for answer in answers)
     mixed = sum(len(answer.editions) != 1 for answer in answers if answer.status == 200)
     p50, p99 = np.percentile(times_ms, [50, 99])
-    print(
-        f"{name}: {len(answers)} answers, {errors} errors, {mixed} of mixed or no generation,"
+    return (
+        f"{len(answers)} answers, {errors} errors, {mixed} of mixed or no generation,"
         f" p50 {p50:.0f} ms, p99 {p99:.0f} ms"
     )
 
@@ -151,19 +158,22 @@ def main() -> None:
     swaps, n_documents = ([int(n) for n in sys.argv[1:]] + [SWAPS, DOCUMENTS][len(sys.argv) - 1 :])[
         :2
     ]
+    print_header()
     with (
         tempfile.TemporaryDirectory() as home,
+        valkey() as ledger,
         ScriptedEngine(cite) as engine,
         served(
             Path(home) / "index",
             ready=["models", "engine"],
             ENGINE="llamacpp",
             ENGINE_URL=engine.url,
-            CB_REDIS_URL="redis://127.0.0.1:1/0",
+            CB_REDIS_URL=f"unix://{ledger}",
+            CB_COST_LIMIT_EUR="1000000",
             INGEST_WINDOW_SECONDS="0.05",
-        ) as (url, pid),
+        ) as server,
     ):
-        asyncio.run(measure(url, pid, swaps, n_documents))
+        asyncio.run(measure(server.url, server.pid, swaps, n_documents))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server of ours in a process of its own, as `ragrelay serve` starts it."""
+"""A server of ours in a process of its own, as `ragrelay serve` starts it, over a real index."""
 
 import json
 import os
@@ -11,24 +11,51 @@ from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from bench.support.processes import free_port, until
-from retrieval.build.build import build_index
-from retrieval.models.embedder import load_embedder
-from retrieval.models.resolve import MINILM
+from bench.support.processes import Process, free_port, until
+
+PAGE = (
+    "# Green tea\n\nGreen tea is brewed with water of eighty degrees for two minutes. Hotter water "
+    "takes the sweetness out of it. Leaves that are used again want half a minute more."
+)
+BUILT = "BENCH_PAGE_INDEX"
+"""In the environment of a bench: where an index of PAGE lies that another process has built."""
 
 ALONE = {
     "CACHE_ENABLED": "false",
     "DATABASE_URL": "off",
     "LIMIT_ENABLED": "false",
 }
+LIMITED = {
+    "LIMIT_ENABLED": "true",
+    "LIMIT_QUERY_PER_MINUTE": "1000000",
+    "LIMIT_ADMIN_PER_MINUTE": "1000000",
+    "CB_COST_LIMIT_EUR": "1000000",
+    "ENGINE_MAX_CONCURRENT": "4096",
+}
+"""Limits and ledger count each answer, and refuse none."""
 RAGRELAY = [sys.executable, "-c", "from api.cli.main import main; main()"]
 
 
-def index_page(index_dir: Path, text: str) -> None:
-    """Build an index of one page."""
+@contextmanager
+def page_index() -> Iterator[Path]:
+    """Yield the folder of an index of PAGE."""
+    if BUILT in os.environ:
+        yield Path(os.environ[BUILT])
+        return
+    with TemporaryDirectory() as folder:
+        index_page(Path(folder) / "index")
+        yield Path(folder) / "index"
+
+
+def index_page(index_dir: Path) -> None:
+    # Imported here: most of those that load a server need no torch beside them.
+    from retrieval.build.build import build_index
+    from retrieval.models.embedder import load_embedder
+    from retrieval.models.resolve import MINILM
+
     with TemporaryDirectory() as folder:
         page = Path(folder) / "page.md"
-        page.write_text(text)
+        page.write_text(PAGE)
         embedder = load_embedder(MINILM, threads=1)
         build_index(index_dir, [page], embedder)
         embedder.close()
@@ -37,10 +64,10 @@ def index_page(index_dir: Path, text: str) -> None:
 @contextmanager
 def served(
     index_dir: Path, *, ready: Sequence[str] = ("models", "index", "engine"), **environ: str
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[Process]:
     """Serve without cache, log and limits unless `environ` says otherwise.
 
-    Yields (address, process id) once the parts named in `ready` are.
+    Yields it once the parts named in `ready` are. Raises RuntimeError where it does not start.
     """
     port = free_port()
     own = {"API_PORT": str(port), "RETRIEVAL_INDEX_DIR": str(index_dir)}
@@ -50,23 +77,15 @@ def served(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    url = f"http://127.0.0.1:{port}"
+    process = Process(port, server.pid)
     try:
-        until(lambda: _is_ready(url, ready), within_s=120)
-        yield url, server.pid
+        until(lambda: server.poll() is not None or _is_ready(process.url, ready), within_s=120)
+        if server.poll() is not None:
+            raise RuntimeError(f"the server ended with {server.returncode}")
+        yield process
     finally:
         server.terminate()
         server.wait(30)
-
-
-@contextmanager
-def serving(text: str, **environ: str) -> Iterator[str]:
-    """Serve an index of one page; yields the address."""
-    with TemporaryDirectory() as folder:
-        index_dir = Path(folder) / "index"
-        index_page(index_dir, text)
-        with served(index_dir, **environ) as (url, _):
-            yield url
 
 
 def _is_ready(url: str, parts: Sequence[str]) -> bool:
