@@ -12,7 +12,16 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from bench.relay import burst, processes, relaying_cpu_s, request_cpu_s
+from bench.relay import (
+    BURST,
+    BURST_RATE,
+    RATE,
+    STREAMS,
+    burst,
+    processes,
+    relaying_cpu_s,
+    request_cpu_s,
+)
 from bench.support.processes import Process, free_port, is_open, until
 from bench.support.sizes import at_size
 
@@ -62,7 +71,8 @@ def tables(install: Callable[..., Path], _: Path | None) -> Iterator[str]:
 def table(of: dict[str, Process]) -> str:
     """Markdown: medians over the rounds."""
     lines = [
-        "| relay | CPU a token, 16 streams × 50/s, µs | CPU a request, ms | tokens/s, 128 × 30/s |",
+        f"| relay | CPU a token, {STREAMS} × {RATE:.0f}/s, µs | CPU a request, ms "
+        f"| tokens/s, {BURST} × {BURST_RATE:.0f}/s |",
         "|---|---|---|---|",
     ]
     for role in ("pipe", "ragrelay", "litellm"):

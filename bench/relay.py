@@ -180,7 +180,7 @@ def first_rows(first: dict[str, float], alone: Alone) -> list[Row]:
     return [
         {"what": f"added to a first token, {STREAMS} streams open", "ours": f"{added:.1f} ms",
          "bare": f"embedding {embedding:.1f} ms, byte pipe adds {added_by_pipe:.1f} ms",
-         "ratio": f"embedding + {added - embedding:.1f} ms", "goal": "≤ embedding + 4 ms"},
+         "ratio": f"embedding {added - embedding:+.1f} ms", "goal": "≤ embedding + 4 ms"},
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 OURS = b'{"token":'
-ENGINES = b'" word"'
+ENGINES = b'" word'
 
 _numbers = itertools.count()
 

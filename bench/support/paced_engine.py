@@ -11,11 +11,13 @@ import sys
 
 import uvloop
 
-CHUNK = (
+CHUNKS = [
     b'data: {"object":"chat.completion.chunk","id":"","created":1741265133,"model":"m",'
-    b'"choices":[{"index":0,"delta":{"role":"assistant","content":" word"},"logprobs":null,'
-    b'"finish_reason":null}],"usage":null}\n\n'
-)
+    b'"choices":[{"index":0,"delta":{"role":"assistant","content":" word%d"},"logprobs":null,'
+    b'"finish_reason":null}],"usage":null}\n\n' % n
+    for n in range(10)
+]
+"""In turn: LiteLLM ends a stream that repeats itself."""
 END = (
     b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}\n\n'
     b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9}}\n\ndata: [DONE]\n\n'
@@ -44,12 +46,12 @@ async def stream(writer: asyncio.StreamWriter, tokens: int, rate: float) -> None
     writer.write(HEAD)
     loop = asyncio.get_running_loop()
     due = loop.time()
-    for _ in range(tokens):
+    for n in range(tokens):
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - loop.time()))
         if writer.transport.is_closing():
             return
-        writer.write(CHUNK)
+        writer.write(CHUNKS[n % len(CHUNKS)])
     writer.write(END)
 
 
