@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import AsyncGenerator
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,29 @@ def test_flight_follower_has_its_own_deadline() -> None:
         with pytest.raises(DeadlineExceeded):
             await listen(flights, asked("why?"), engine, deadline=soon)
         assert (await leader)[0] == whole("why?")
+
+    asyncio.run(scenario())
+
+
+def test_flight_deadline_that_passes_while_a_reader_is_slow_still_ends_its_wait() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        never = asyncio.Event()
+
+        async def one_then_nothing() -> AsyncGenerator[str]:
+            yield "one"
+            await never.wait()
+
+        flights = flying()
+        soon = loop.time() + 0.05
+        async with flights.join(asked("why?"), one_then_nothing, deadline=soon) as seat:
+            events = aiter(seat)
+            assert await anext(events) == "one"
+            await asyncio.sleep(0.1)  # the timer has fired: nothing will wake the next wait
+            with pytest.raises(DeadlineExceeded):
+                async with asyncio.timeout(5):
+                    await anext(events)
+        await flights.close()
 
     asyncio.run(scenario())
 

@@ -4,8 +4,10 @@ found, what was deleted is gone, by the same rule for every tenant."""
 import asyncio
 import shutil
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -147,6 +149,19 @@ class Documents(RuleBasedStateMachine):
         retriever = Retriever(FakeEmbedder(), index)
         hits = (await retriever.retrieve(WORD, 50, view=view)).hits
         return {(hit.passage.doc_id, int(hit.passage.text.split()[-1])) for hit in hits}
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="a file that waits does not hold its id")
+def test_id_of_a_file_that_waits_is_taken(tmp_path: Path) -> None:
+    """What the machine above passes over, so that mending it is seen here."""
+    with closing(Library(tmp_path)) as library:
+        submit(library, [], [File(name="d.txt", content=b"acme")], view=View(tenant="acme"))
+        beta = Document(doc_id="d.txt", title="t", text="beta")
+        try:
+            submit(library, [beta], [], view=View(tenant="beta"))
+        except DocumentTaken:
+            return
+        raise AssertionError("beta has the id of acme's file")
 
 
 TestDocuments = Documents.TestCase
