@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.main import SAMPLE
 from api.errors import ERRORS, INTERNAL
 from tests.support import settings_pages
 
@@ -50,3 +51,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+DEVELOPERS_PAGES = {"docs/architecture.md", "docs/decisions.md"}
+
+
+def test_sample_is_every_page_but_those_for_developers() -> None:
+    pages = {page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md")}
+    assert pages - set(SAMPLE) == DEVELOPERS_PAGES
+    assert all((ROOT / name).exists() for name in SAMPLE)
+    left_out = (ROOT / ".dockerignore").read_text().splitlines()
+    assert set(left_out) >= DEVELOPERS_PAGES  # the image indexes the folder

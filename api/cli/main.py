@@ -31,8 +31,16 @@ if TYPE_CHECKING:
     from retrieval.build.build import BuildReport
 
 PROJECT = Path(__file__).parents[2]
-SAMPLE = ("README.md", "docs")
-"""Indexed by `up` without paths where it runs from a clone: this project's own documentation."""
+SAMPLE = (
+    "README.md",
+    *(f"docs/{page}.md" for page in (
+        "api", "deploy", "figures", "operating", "page", "retrieval", "settings",
+    )),
+    "docs/runbooks",
+)  # fmt: skip
+"""Indexed by `up` without paths where it runs from a clone: this project's pages for its users.
+
+Those for its developers would stand before them: "Which file formats are read?" found them."""
 BUSY_S = 600.0
 """How long `up` and `index` wait for another process that builds."""
 
